@@ -1,0 +1,60 @@
+.DEFAULT_GOAL := help
+.PHONY: help run build test verify lint proto generate bench fuzz
+
+GO ?= go
+
+# The tools have a module of their own, so that the gateway's stays small.
+tool := $(GO) tool -modfile=tools/go.mod
+
+# Code that is generated and committed.
+generated := 'proto/coven/*.pb.go'
+
+# The race detector needs a C compiler, which nothing else here does.
+race := $(if $(shell command -v $$($(GO) env CC)),-race)
+
+sources := $(wildcard cmd internal proto sdk web)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## start a gateway with a demo agent
+	$(GO) run ./cmd/coven-gateway demo
+
+build: ## build the programs into bin/
+	$(GO) build -o bin/ $(addprefix ./,$(wildcard cmd/coven-gateway cmd/coven-admin))
+
+test: ## run go vet and all tests
+	$(GO) vet ./...
+	$(if $(race),,@echo 'no C compiler: testing without the race detector')
+	$(GO) test $(race) ./...
+
+verify: generate ## check that generated code, go.mod and formatting are up to date
+	git diff --exit-code -- $(generated)
+	@new=$$(git ls-files --others --exclude-standard -- $(generated)); \
+		if [ -n "$$new" ]; then echo "generated, but not known to git:"; echo "$$new"; exit 1; fi
+	$(GO) mod tidy -diff
+	@bad=$$(gofmt -l $(sources)); \
+		if [ -n "$$bad" ]; then echo "not formatted:"; echo "$$bad"; exit 1; fi
+
+lint: ## run the linters
+	$(tool) golangci-lint run
+	$(tool) buf lint
+	$(tool) buf format --diff --exit-code
+
+generate: proto ## regenerate all generated code
+	$(GO) generate ./...
+
+proto: ## regenerate proto/coven from the schema
+	$(tool) buf generate
+
+bench: ## run the benchmarks
+	@pkgs=$$(grep -rl --include='*_test.go' '^func Benchmark' $(sources) | xargs -r dirname | sort -u | sed 's,^,./,'); \
+		if [ -z "$$pkgs" ]; then echo 'no benchmarks'; exit 0; fi; \
+		$(GO) test -run '^$$' -bench . -benchmem $$pkgs
+
+fuzz: ## run each fuzz target for 30 seconds
+	@grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' $(sources) | sort | sed 's,/[^/]*:func , ,' | \
+		while read -r dir target; do \
+			echo "$$dir $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime 30s "./$$dir" || exit 1; \
+		done

@@ -1,0 +1,211 @@
+// Package config reads the gateway's configuration: built-in defaults, one YAML
+// file on top of them, and a few environment variables on top of both.
+//
+// A configuration is either complete and valid or it is refused, with everything
+// that is wrong with it said at once. For each value the package remembers where
+// it came from; [Print] shows it.
+package config
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Config is the whole configuration. [Load] makes one; programs and tests that
+// need no file start from [Default].
+type Config struct {
+	DataDir   string // data_dir: folder for everything the gateway writes
+	Server    Server
+	Database  Database
+	Auth      Auth
+	Tailscale Tailscale
+	Agents    Agents
+	Limits    Limits
+	Logging   Logging
+	Metrics   Metrics
+	WebAdmin  WebAdmin
+	MCP       MCP
+
+	file    string
+	origins map[string]Origin // by key; a key that is absent has its default
+}
+
+// Server says where the gateway listens. With Tailscale.Enabled the addresses may
+// be empty.
+type Server struct {
+	GRPCAddr      string        // server.grpc_addr: host:port; an empty host is every interface, port 0 any free port
+	HTTPAddr      string        // server.http_addr: likewise
+	ShutdownGrace time.Duration // server.shutdown_grace: how long open turns may go on after SIGTERM
+}
+
+// Database is the embedded store.
+type Database struct {
+	Path        string      // database.path: a file, or :memory:; <data_dir>/gateway.db unless set
+	Synchronous Synchronous // database.synchronous
+}
+
+// Synchronous says what a committed event survives.
+type Synchronous string
+
+const (
+	Full   Synchronous = "full"   // a power cut
+	Normal Synchronous = "normal" // the death of the process, but the last moments before a power cut may be lost
+)
+
+// Auth is about credentials.
+type Auth struct {
+	JWTSecret             Secret           // auth.jwt_secret: at least 32 bytes; empty means that no token can be issued or checked
+	AgentAutoRegistration AutoRegistration // auth.agent_auto_registration
+}
+
+// AutoRegistration says what becomes of an agent whose key is not known.
+type AutoRegistration string
+
+const (
+	Approved AutoRegistration = "approved" // it is taken in at once
+	Pending  AutoRegistration = "pending"  // it is written down and waits for an administrator
+	Disabled AutoRegistration = "disabled" // it is refused
+)
+
+// Tailscale makes the gateway a node of a tailnet.
+type Tailscale struct {
+	Enabled   bool
+	Hostname  string // tailscale.hostname: required when enabled
+	AuthKey   Secret // tailscale.auth_key or TS_AUTHKEY: required when enabled
+	StateDir  string // tailscale.state_dir: ~/.local/share/coven-gateway/tailscale unless set
+	Ephemeral bool
+	HTTPS     bool
+	Funnel    bool
+}
+
+// Agents are the deadlines of agents and their turns. All are more than zero.
+type Agents struct {
+	HeartbeatInterval    time.Duration // agents.heartbeat_interval: how often an agent is asked to report
+	HeartbeatTimeout     time.Duration // agents.heartbeat_timeout: silence after which a stream is closed; longer than the interval
+	ReconnectGracePeriod time.Duration // agents.reconnect_grace_period: how long a turn waits for its agent's stream to return
+	TurnSilenceTimeout   time.Duration // agents.turn_silence_timeout: how long a turn may go without any event
+	CancelGracePeriod    time.Duration // agents.cancel_grace_period: how long an agent has to end a cancelled turn by itself
+}
+
+// Limits bound what one request may bring. All are more than zero.
+type Limits struct {
+	RequestBody Size // limits.request_body: body of an HTTP request, in bytes
+	Message     Size // limits.message: text of one message, in bytes
+	File        Size // limits.file: one attached file, in bytes
+	Attachments int  // limits.attachments: files attached to one message
+}
+
+// Logging is about the program's own log.
+type Logging struct {
+	Level  slog.Level // logging.level: debug, info, warn or error
+	Format LogFormat  // logging.format
+}
+
+// LogFormat is how a log line is written.
+type LogFormat string
+
+const (
+	JSON LogFormat = "json"
+	Text LogFormat = "text"
+)
+
+// Metrics is the Prometheus endpoint on the HTTP listener.
+type Metrics struct {
+	Enabled bool
+	Path    string // metrics.path: begins with a slash, and is not below /api or /health
+}
+
+// WebAdmin is about the browser pages.
+type WebAdmin struct {
+	BaseURL string // webadmin.base_url: absolute http(s) URL without a slash at its end; empty means derived from the listener
+}
+
+// MCP is about the gateway's own MCP server.
+type MCP struct {
+	Endpoint string // mcp.endpoint: the URL told to agents; empty means derived from the base URL
+}
+
+// Default returns the configuration of a gateway that nobody configured: reachable
+// from this machine only.
+//
+// DataDir, Database.Path and Tailscale.StateDir depend on the environment and are
+// empty here; [Load] fills them in.
+func Default() Config {
+	return Config{
+		Server: Server{
+			GRPCAddr:      "127.0.0.1:50051",
+			HTTPAddr:      "127.0.0.1:8080",
+			ShutdownGrace: 10 * time.Second,
+		},
+		Database: Database{Synchronous: Full},
+		Auth:     Auth{AgentAutoRegistration: Disabled},
+		Agents: Agents{
+			HeartbeatInterval:    30 * time.Second,
+			HeartbeatTimeout:     90 * time.Second,
+			ReconnectGracePeriod: 8 * time.Second,
+			TurnSilenceTimeout:   time.Hour,
+			CancelGracePeriod:    10 * time.Second,
+		},
+		Limits: Limits{
+			RequestBody: 4 * MiB,
+			Message:     1 * MiB,
+			File:        10 * MiB,
+			Attachments: 10,
+		},
+		Logging: Logging{Level: slog.LevelInfo, Format: Text},
+		Metrics: Metrics{Enabled: true, Path: "/metrics"},
+	}
+}
+
+// File is the path of the file that was read, or "" if there was none.
+func (c Config) File() string { return c.file }
+
+// Origin says where the value of a key such as "server.grpc_addr" came from.
+func (c Config) Origin(key string) Origin { return c.origins[key] }
+
+// fields lists every key, in the order in which they are printed. The keys of a
+// section are next to each other.
+func (c *Config) fields() []field {
+	return []field{
+		path("data_dir", &c.DataDir),
+
+		text("server.grpc_addr", &c.Server.GRPCAddr),
+		text("server.http_addr", &c.Server.HTTPAddr),
+		duration("server.shutdown_grace", &c.Server.ShutdownGrace),
+
+		path("database.path", &c.Database.Path).from("COVEN_DB_PATH"),
+		text("database.synchronous", &c.Database.Synchronous),
+
+		secret("auth.jwt_secret", &c.Auth.JWTSecret),
+		text("auth.agent_auto_registration", &c.Auth.AgentAutoRegistration),
+
+		boolean("tailscale.enabled", &c.Tailscale.Enabled),
+		text("tailscale.hostname", &c.Tailscale.Hostname),
+		secret("tailscale.auth_key", &c.Tailscale.AuthKey).from("TS_AUTHKEY"),
+		path("tailscale.state_dir", &c.Tailscale.StateDir),
+		boolean("tailscale.ephemeral", &c.Tailscale.Ephemeral),
+		boolean("tailscale.https", &c.Tailscale.HTTPS),
+		boolean("tailscale.funnel", &c.Tailscale.Funnel),
+
+		duration("agents.heartbeat_interval", &c.Agents.HeartbeatInterval),
+		duration("agents.heartbeat_timeout", &c.Agents.HeartbeatTimeout),
+		duration("agents.reconnect_grace_period", &c.Agents.ReconnectGracePeriod),
+		duration("agents.turn_silence_timeout", &c.Agents.TurnSilenceTimeout),
+		duration("agents.cancel_grace_period", &c.Agents.CancelGracePeriod),
+
+		size("limits.request_body", &c.Limits.RequestBody),
+		size("limits.message", &c.Limits.Message),
+		size("limits.file", &c.Limits.File),
+		count("limits.attachments", &c.Limits.Attachments),
+
+		level("logging.level", &c.Logging.Level),
+		text("logging.format", &c.Logging.Format),
+
+		boolean("metrics.enabled", &c.Metrics.Enabled),
+		text("metrics.path", &c.Metrics.Path),
+
+		link("webadmin.base_url", &c.WebAdmin.BaseURL).from("COVEN_GATEWAY_URL"),
+
+		link("mcp.endpoint", &c.MCP.Endpoint).from("COVEN_MCP_ENDPOINT"),
+	}
+}

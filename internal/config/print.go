@@ -1,0 +1,35 @@
+package config
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Print writes the configuration in effect as YAML, with a comment behind each value
+// saying where it came from. A secret that is set appears as a comment line, redacted;
+// everything else reads back as it is.
+func Print(w io.Writer, c Config) error {
+	out := bufio.NewWriter(w) // keeps the first error for Flush
+	section := ""
+	for _, f := range c.fields() {
+		head, name, nested := strings.Cut(f.key, ".")
+		if !nested {
+			head, name = "", f.key
+		}
+		if head != section {
+			fmt.Fprintf(out, "\n%s:\n", head)
+			section = head
+		}
+		line := name + ": " + f.show()
+		if f.secret && f.show() != `""` {
+			line = "# " + line
+		}
+		if nested {
+			line = "  " + line
+		}
+		fmt.Fprintf(out, "%s # %v\n", line, c.Origin(f.key))
+	}
+	return out.Flush()
+}

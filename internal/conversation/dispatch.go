@@ -1,0 +1,46 @@
+package conversation
+
+import (
+	"context"
+	"errors"
+)
+
+// ErrAgentGone is the answer of a Dispatcher whose agent is not connected, or not any more.
+var ErrAgentGone = errors.New("the agent is not connected")
+
+// A Dispatcher hands messages to connected agents.
+type Dispatcher interface {
+	// Resolve returns the agent id that an id names: an agent id, or the instance id of a
+	// connection. ok is false when no such agent is connected.
+	Resolve(id string) (agentID string, ok bool)
+	// Dispatch returns when the agent's connection has taken the message, in the order of the
+	// calls. From then on everything the agent answers goes to the sink, in order, and Gone when
+	// the agent disappears. It fails with ErrAgentGone, or with the context while the connection
+	// takes nothing.
+	Dispatch(ctx context.Context, agentID string, m Dispatch, to Sink) (Call, error)
+}
+
+// A Dispatch is a message on its way to an agent.
+type Dispatch struct {
+	TurnID   string
+	ThreadID string
+	Sender   string
+	Text     string
+	Files    []FileData
+}
+
+// A Call is a message that an agent has taken and not answered to the end.
+type Call interface {
+	// Cancel asks the agent to stop. It returns false when the agent does not understand that.
+	// It does not block.
+	Cancel(reason string) bool
+	// Retire forgets the call; what the agent still sends for it is ignored.
+	Retire()
+}
+
+// Files keeps the content of files.
+type Files interface {
+	// Put stores data durably under the hex SHA-256 it returns. Storing the same data twice keeps
+	// it once.
+	Put(ctx context.Context, data []byte) (sha256 string, err error)
+}

@@ -1,0 +1,232 @@
+package conversation
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"coven-gateway/internal/fault"
+)
+
+// An Entry is a line of the history that existing clients read: the questions, the answers in one
+// piece, tool calls and their results, errors. Thinking, states and open turns are not in it.
+type Entry struct {
+	ID        string // unique; made of the conversation's UID and Seq
+	Seq       int64
+	AgentID   string
+	ThreadID  string
+	TurnID    string
+	Inbound   bool   // to the agent
+	Author    string // the sender, "agent:<id>" or "system"
+	Type      EntryType
+	Text      string // of tool entries JSON: {"name","id","input"} or {"id","output","is_error"}
+	At        time.Time
+	ToolName  string
+	ToolID    string
+	Principal string // of inbound entries
+	Files     []File
+}
+
+// EntryType is the type of an Entry.
+type EntryType string
+
+// The types of entries.
+const (
+	EntryMessage    EntryType = "message"
+	EntryToolCall   EntryType = "tool_call"
+	EntryToolResult EntryType = "tool_result"
+	EntrySystem     EntryType = "system"
+	EntryError      EntryType = "error"
+)
+
+var entryKinds = []Kind{KindMessage, KindToolCall, KindToolResult, KindFile, KindTrouble, KindEnded}
+
+// A HistoryQuery names a part of the history of an agent.
+type HistoryQuery struct {
+	AgentID  string
+	ThreadID string // only this thread; "" for all
+	After    int64  // entries with larger numbers; ignored with Newest
+	Newest   bool   // the last Limit entries, still in ascending order
+	Limit    int
+}
+
+// A HistoryPage is a part of the history in ascending order.
+type HistoryPage struct {
+	Entries []Entry
+	Next    int64 // the After of the page that follows
+	More    bool  // there are more entries behind; with Newest, before
+}
+
+// EventID returns the identity of an event outside of its conversation.
+func (c Conversation) EventID(seq int64) string { return fmt.Sprintf("%s-%d", c.UID, seq) }
+
+// History returns a part of the history; of an agent that nobody has talked to, an empty one.
+func (s *Service) History(ctx context.Context, q HistoryQuery) (HistoryPage, error) {
+	conv, err := s.log.Conversation(ctx, q.AgentID)
+	if err != nil || conv.ID == 0 {
+		return HistoryPage{}, err
+	}
+	page, err := s.log.Records(ctx, Query{
+		Conversation: conv.ID, Thread: q.ThreadID, After: q.After, Until: conv.Head,
+		Limit: q.Limit, Backward: q.Newest, Only: entryKinds,
+	})
+	if err != nil {
+		return HistoryPage{}, err
+	}
+	if q.Newest {
+		slices.Reverse(page.Records)
+	}
+	h := HistoryPage{More: page.More, Next: page.Complete}
+	for _, rec := range page.Records {
+		es, err := s.entries(ctx, conv, q.AgentID, rec)
+		if err != nil {
+			return HistoryPage{}, err
+		}
+		h.Entries = append(h.Entries, es...)
+	}
+	return h, nil
+}
+
+// entries turns a record into what existing clients call history.
+func (s *Service) entries(ctx context.Context, conv Conversation, agentID string, rec Record) ([]Entry, error) {
+	body, err := decode(rec.Kind, rec.Text, rec.Detail)
+	if err != nil {
+		return nil, err
+	}
+	e := Entry{
+		ID: conv.EventID(rec.Last), Seq: rec.Last, AgentID: agentID, ThreadID: rec.ThreadID, TurnID: rec.TurnID,
+		At: rec.At, Author: "agent:" + agentID,
+	}
+	switch b := body.(type) {
+	case Message:
+		e.Inbound, e.Author, e.Type, e.Text, e.Files, e.Principal = true, b.Sender, EntryMessage, b.Text, b.Files, b.PrincipalID
+	case ToolCall:
+		e.Type, e.ToolName, e.ToolID = EntryToolCall, b.Name, b.ID
+		e.Text, err = marshal(map[string]any{"name": b.Name, "id": b.ID, "input": jsonOr(b.Input)})
+	case ToolResult:
+		e.Type, e.ToolID = EntryToolResult, b.ID
+		e.Text, err = marshal(map[string]any{"id": b.ID, "output": b.Output, "is_error": b.IsError})
+	case FileSent:
+		e.Type, e.Author, e.Text, e.Files = EntrySystem, "agent:"+agentID, "file: "+b.File.Name, []File{b.File}
+	case Trouble:
+		e.Type, e.Author, e.Text = EntryError, "system", b.Text
+	case Ended:
+		return s.endEntries(ctx, e, b)
+	}
+	return []Entry{e}, err
+}
+
+// endEntries is the answer of a turn in one piece, and the error where it ended with one.
+func (s *Service) endEntries(ctx context.Context, e Entry, b Ended) ([]Entry, error) {
+	text, err := s.log.Answer(ctx, e.TurnID)
+	if err != nil {
+		return nil, err
+	}
+	if text == "" && b.State == Done {
+		text = b.Response
+	}
+	var es []Entry
+	if text != "" {
+		m := e
+		m.Type, m.Text = EntryMessage, text
+		if b.State != Done {
+			m.ID += "-text"
+		}
+		es = append(es, m)
+	}
+	if b.State != Done {
+		e.Type, e.Author, e.Text = EntryError, "system", b.Cause
+		es = append(es, e)
+	}
+	return es, nil
+}
+
+func marshal(v any) (string, error) {
+	b, err := json.Marshal(v)
+	return string(b), err
+}
+
+// jsonOr returns text as JSON where it is JSON, else as a string.
+func jsonOr(text string) any {
+	if json.Valid([]byte(text)) {
+		return json.RawMessage(text)
+	}
+	return text
+}
+
+// An EventPage is a part of a conversation in order.
+type EventPage struct {
+	Events []Event
+	Next   int64 // the position behind it
+	More   bool
+	Head   int64 // number of the newest event
+}
+
+// Events returns at most limit events after a position, merged, without waiting.
+func (s *Service) Events(ctx context.Context, agentID string, f Filter, after int64, limit int) (EventPage, error) {
+	r, err := s.Reader(ctx, agentID, f, after)
+	if err != nil {
+		return EventPage{}, err
+	}
+	defer r.Close()
+	var p EventPage
+	for len(p.Events) < limit {
+		evs, err := r.take(ctx, limit-len(p.Events))
+		if err != nil {
+			return EventPage{}, err
+		}
+		if len(evs) == 0 {
+			break
+		}
+		p.Events = merge(append(p.Events, evs...))
+	}
+	conv, _ := r.feed.snapshot()
+	p.Next, p.Head = r.pos, conv.Head
+	p.More = r.pos < conv.Head && len(p.Events) == limit
+	return p, nil
+}
+
+// Answer returns the text of a turn's answer so far.
+func (s *Service) Answer(ctx context.Context, turnID string) (string, error) {
+	return s.log.Answer(ctx, turnID)
+}
+
+// Thread returns a thread, or a NotFound fault.
+func (s *Service) Thread(ctx context.Context, id string) (Thread, error) {
+	return s.log.Thread(ctx, id)
+}
+
+// Threads returns threads, the most recently active first. before is the Activity of the last one
+// of the previous page, 0 for the first page; agentID "" means all agents.
+func (s *Service) Threads(ctx context.Context, agentID string, before int64, limit int) ([]Thread, error) {
+	return s.log.Threads(ctx, agentID, before, limit)
+}
+
+// UsageReports returns the usage reports of a thread, or a NotFound fault.
+func (s *Service) UsageReports(ctx context.Context, threadID string, after int64, limit int) ([]UsageReport, error) {
+	if _, err := s.log.Thread(ctx, threadID); err != nil {
+		return nil, err
+	}
+	return s.log.UsageReports(ctx, threadID, after, limit)
+}
+
+// UsageTotal sums usage reports.
+func (s *Service) UsageTotal(ctx context.Context, f UsageFilter) (UsageTotal, error) {
+	if !f.Since.IsZero() && !f.Until.IsZero() && f.Until.Before(f.Since) {
+		return UsageTotal{}, fault.New(fault.Invalid, "until must not be before since")
+	}
+	return s.log.UsageTotal(ctx, f)
+}
+
+// File returns what is known of a stored file, or a NotFound fault.
+func (s *Service) File(ctx context.Context, id string) (File, error) { return s.log.File(ctx, id) }
+
+// ThreadFiles returns the files of a thread in order, or a NotFound fault.
+func (s *Service) ThreadFiles(ctx context.Context, threadID string, limit int) ([]ThreadFile, error) {
+	if _, err := s.log.Thread(ctx, threadID); err != nil {
+		return nil, err
+	}
+	return s.log.Files(ctx, threadID, limit)
+}

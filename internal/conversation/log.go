@@ -1,0 +1,178 @@
+package conversation
+
+import (
+	"context"
+	"time"
+)
+
+// A Log keeps conversations for ever.
+type Log interface {
+	// Commit runs write inside one transaction. When it returns nil, all that write did is
+	// durable; on an error nothing of it happened. write may be run after other callers'
+	// operations in the same transaction, never concurrently with them.
+	Commit(ctx context.Context, write func(Tx) error) error
+
+	// Conversation returns the log of an agent as it is on disk; the zero value where there is
+	// none yet.
+	Conversation(ctx context.Context, agentID string) (Conversation, error)
+	// Newest returns the number of the newest event of a conversation on disk, increments of open
+	// blocks included.
+	Newest(ctx context.Context, conversation int64) (int64, error)
+	// Records returns what q asks for, in order.
+	Records(ctx context.Context, q Query) (Page, error)
+	// Answer returns the concatenated text events of a turn.
+	Answer(ctx context.Context, turnID string) (string, error)
+	// Unfinished returns what a gateway that died has left open. It is called before anything is
+	// committed.
+	Unfinished(ctx context.Context) (Unfinished, error)
+
+	// Turn returns a turn, or a NotFound fault.
+	Turn(ctx context.Context, id string) (Turn, error)
+	// TurnByKey returns the turn that a principal began with an idempotency key and the digest of
+	// its request, or a NotFound fault.
+	TurnByKey(ctx context.Context, principalID, key string) (Turn, []byte, error)
+	// Thread returns a thread, or a NotFound fault.
+	Thread(ctx context.Context, id string) (Thread, error)
+	// Threads returns threads, the most recently active first. before is the Activity of the last
+	// one of the previous page, 0 for the first page.
+	Threads(ctx context.Context, agentID string, before int64, limit int) ([]Thread, error)
+	// UsageReports returns the usage reports of a thread in order.
+	UsageReports(ctx context.Context, threadID string, after int64, limit int) ([]UsageReport, error)
+	// UsageTotal sums usage reports.
+	UsageTotal(ctx context.Context, f UsageFilter) (UsageTotal, error)
+	// File returns what is known of a stored file, or a NotFound fault.
+	File(ctx context.Context, id string) (File, error)
+	// Files returns the files of a thread in order.
+	Files(ctx context.Context, threadID string, limit int) ([]ThreadFile, error)
+}
+
+// A Tx is an open transaction of the log. Only the committer holds one.
+type Tx interface {
+	// Conversation returns the log of an agent and creates it where there is none.
+	Conversation(agentID string) (Conversation, error)
+	// Begin stores a turn and, where it does not exist, its thread. A turn that exists with the
+	// same principal and idempotency key is returned instead, with fresh false. Faults (Conflict)
+	// are about this turn alone and leave the transaction as it was.
+	Begin(t NewTurn) (turn Turn, ref Ref, fresh bool, err error)
+	// Increment stores a piece of an open block and returns its key; keys grow.
+	Increment(ref Ref, p Piece) (int64, error)
+	// Trim forgets the increments with keys below.
+	Trim(below int64) error
+	// Append stores a finished event or a closed block.
+	Append(ref Ref, r Record) error
+	// End stores the end of a turn.
+	End(ref Ref, e EndedTurn) error
+	// AddUsage stores a usage report that is event seq of its turn.
+	AddUsage(ref Ref, seq int64, at time.Time, u Usage) error
+	// AddFile stores a file that belongs to event seq of its turn.
+	AddFile(ref Ref, seq int64, at time.Time, f File) error
+}
+
+// A Ref is what the store calls a turn, its thread and its conversation.
+type Ref struct{ Conversation, Thread, Turn int64 }
+
+// A NewTurn is a turn about to begin.
+type NewTurn struct {
+	Turn
+	Conversation int64
+	Frontend     string
+	ExternalID   string
+	Title        string // used when the thread is new
+	Key          string // idempotency key; may be empty
+	Digest       []byte // of the request; the same key with another digest is a Conflict
+}
+
+// An EndedTurn is how a turn ended.
+type EndedTurn struct {
+	State TurnState
+	Cause string
+	Last  int64
+	// FirstEventAt is when the agent gave its first sign; zero if it never did.
+	FirstEventAt time.Time
+	At           time.Time
+}
+
+// A Piece is a part of an open block.
+type Piece struct {
+	Seq  int64
+	Kind Kind
+	Text string
+	At   time.Time
+}
+
+// A Record is an event as it is stored: one that stands for itself, or a closed block of
+// increments numbered from Seq to Last, with gaps where other turns wrote in between.
+type Record struct {
+	Ref      Ref
+	TurnID   string // set when read
+	ThreadID string // set when read
+	Seq      int64
+	Last     int64
+	At       time.Time
+	Kind     Kind
+	Text     string
+	Detail   string
+	Cuts     []byte // of a block: where each increment ended; see block.go
+}
+
+// A Query names a part of a conversation.
+type Query struct {
+	Conversation int64
+	Thread       string // only this thread; "" for all
+	Turn         string // only this turn; "" for all
+	After, Until int64  // After < Seq ≤ Until, judged by the increments of a block
+	Limit        int    // of records, at least 1
+	Backward     bool   // the newest first
+	Only         []Kind // only these kinds; nil for all
+}
+
+// A Page is a part of the answer to a Query. It may end early: it holds everything that was asked
+// for up to Complete (with Backward: down to Complete).
+type Page struct {
+	Records  []Record
+	Complete int64
+	More     bool
+}
+
+// A UsageReport is one usage event of a turn.
+type UsageReport struct {
+	ID      int64
+	TurnID  string
+	AgentID string
+	Seq     int64
+	At      time.Time
+	Usage
+}
+
+// A UsageFilter selects usage reports; zero values select everything.
+type UsageFilter struct {
+	AgentID, ThreadID string
+	Since, Until      time.Time // Since ≤ time < Until
+}
+
+// A UsageTotal is a sum of usage reports.
+type UsageTotal struct {
+	Usage
+	Reports int64
+}
+
+// A ThreadFile is a stored file and where it came from.
+type ThreadFile struct {
+	File
+	TurnID string
+	Seq    int64
+	At     time.Time
+}
+
+// Unfinished is what a gateway that died left behind.
+type Unfinished struct {
+	Turns []UnfinishedTurn
+	// Pieces of blocks that no closed block covers, in the order of their numbers within a turn.
+	Pieces map[int64][]Piece // by Ref.Turn
+}
+
+// An UnfinishedTurn is a turn without an Ended event.
+type UnfinishedTurn struct {
+	Turn
+	Ref Ref
+}

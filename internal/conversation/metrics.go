@@ -1,0 +1,43 @@
+package conversation
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics are the figures of this package.
+type Metrics struct {
+	Turns             prometheus.Counter
+	TurnsEnded        *prometheus.CounterVec // by state
+	TurnsOpen         prometheus.Gauge
+	TurnSeconds       prometheus.Histogram
+	FirstEventSeconds prometheus.Histogram
+	Events            prometheus.Counter
+	Bytes             prometheus.Counter
+	CommitEvents      prometheus.Histogram
+	CommitSeconds     prometheus.Histogram
+	CommitFailures    prometheus.Counter
+	CommitQueue       prometheus.Gauge
+	Readers           prometheus.Gauge
+}
+
+// NewMetrics registers the figures of this package.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		Turns:             prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_turns_total", Help: "Turns begun."}),
+		TurnsEnded:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "coven_turns_ended_total", Help: "Turns ended, by state."}, []string{"state"}),
+		TurnsOpen:         prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_turns_open", Help: "Turns that are open now."}),
+		TurnSeconds:       prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_turn_seconds", Help: "Time from a message to the end of its turn.", Buckets: prometheus.ExponentialBuckets(0.01, 4, 10)}),
+		FirstEventSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_turn_first_event_seconds", Help: "Time from a message to the agent's first event.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10)}),
+		Events:            prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_events_total", Help: "Events committed, text increments included."}),
+		Bytes:             prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_event_bytes_total", Help: "Bytes of committed events."}),
+		CommitEvents:      prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_commit_events", Help: "Events per commit.", Buckets: prometheus.ExponentialBuckets(1, 2, 12)}),
+		CommitSeconds:     prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_commit_seconds", Help: "Duration of commits.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 14)}),
+		CommitFailures:    prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_commit_failures_total", Help: "Commits that failed and were tried again or reported."}),
+		CommitQueue:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_commit_queue", Help: "Turns and messages that wait for the commit after the next."}),
+		Readers:           prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_readers", Help: "Readers that follow a conversation."}),
+	}
+	reg.MustRegister(m.Turns, m.TurnsEnded, m.TurnsOpen, m.TurnSeconds, m.FirstEventSeconds, m.Events, m.Bytes,
+		m.CommitEvents, m.CommitSeconds, m.CommitFailures, m.CommitQueue, m.Readers)
+	for _, s := range []TurnState{Done, Failed, Cancelled, Interrupted} {
+		m.TurnsEnded.WithLabelValues(string(s))
+	}
+	return m
+}

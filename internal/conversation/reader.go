@@ -1,0 +1,200 @@
+package conversation
+
+import (
+	"context"
+
+	"coven-gateway/internal/fault"
+)
+
+// Bounds of one read.
+const (
+	// maxRead is how many stored increments or events a reader takes at once.
+	maxRead = 512
+	// maxReadBytes is how many bytes a reader takes at once; a single larger event is taken alone.
+	maxReadBytes = 512 << 10
+)
+
+// A Filter selects events of a conversation. The zero value selects all.
+type Filter struct {
+	ThreadID string
+	TurnID   string
+}
+
+func (f Filter) match(e Event) bool {
+	return (f.TurnID == "" || f.TurnID == e.TurnID) && (f.ThreadID == "" || f.ThreadID == e.ThreadID)
+}
+
+// A Reader follows a conversation from a position. It belongs to one goroutine; several readers
+// know nothing of each other. A slow one costs nobody anything: it takes fewer, larger increments.
+type Reader struct {
+	service *Service
+	feed    *feed
+	filter  Filter
+	until   int64         // of an ended turn its last number, else 0
+	ready   chan struct{} // capacity 1; a poke may be lost when one is pending already
+	pos     int64
+}
+
+// Reader returns a reader of what follows the event numbered after in the conversation of an
+// agent; 0 is the beginning. A position beyond the end is a PositionLost fault. The reader must be
+// closed.
+func (s *Service) Reader(ctx context.Context, agentID string, f Filter, after int64) (*Reader, error) {
+	r := &Reader{service: s, filter: f, ready: make(chan struct{}, 1), pos: after}
+	if f.TurnID != "" {
+		t, err := s.log.Turn(ctx, f.TurnID)
+		if err != nil {
+			return nil, err
+		}
+		r.until = t.Last
+		r.pos = max(after, t.First-1)
+	}
+	if after < 0 {
+		return nil, fault.New(fault.Invalid, "after must not be negative")
+	}
+	feed, err := s.acquire(ctx, agentID)
+	if err != nil {
+		return nil, err
+	}
+	if conv, _ := feed.snapshot(); after > conv.Head {
+		s.release(feed)
+		return nil, fault.New(fault.PositionLost,
+			"position %d is ahead of the conversation, whose newest event is %d: it comes from another conversation or from a database that was restored", after, conv.Head)
+	}
+	r.feed = feed
+	feed.attach(r)
+	s.metrics.Readers.Inc()
+	return r, nil
+}
+
+// Close ends the reader.
+func (r *Reader) Close() {
+	r.feed.detach(r)
+	r.service.release(r.feed)
+	r.service.metrics.Readers.Dec()
+}
+
+// Position is the number up to which the reader has seen everything.
+func (r *Reader) Position() int64 { return r.pos }
+
+// Ready receives after something may have been committed that Poll has not returned yet.
+func (r *Reader) Ready() <-chan struct{} { return r.ready }
+
+func (r *Reader) poke() {
+	select {
+	case r.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Poll returns what follows the position, without waiting; nothing when there is nothing. Only
+// when it returns nothing is it time to wait for Ready.
+func (r *Reader) Poll(ctx context.Context) ([]Event, error) {
+	return r.take(ctx, maxRead)
+}
+
+// Next waits until something follows the position and returns it.
+func (r *Reader) Next(ctx context.Context) ([]Event, error) {
+	for {
+		if evs, err := r.Poll(ctx); err != nil || len(evs) > 0 {
+			return evs, err
+		}
+		select {
+		case <-r.ready:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// take returns at most limit events, merged, and moves the position behind them.
+func (r *Reader) take(ctx context.Context, limit int) ([]Event, error) {
+	for {
+		evs, complete, ok := r.feed.recent(r.pos, r.filter, limit)
+		if !ok {
+			var err error
+			if evs, complete, err = r.older(ctx, limit); err != nil {
+				return nil, err
+			}
+		}
+		caughtUp := complete <= r.pos
+		r.pos = max(r.pos, complete)
+		if len(evs) > 0 || caughtUp {
+			return merge(evs), nil
+		}
+		if ok {
+			return nil, nil // the tail reaches to the head and has nothing for us
+		}
+	}
+}
+
+// older reads from the log what the tail does not have any more.
+func (r *Reader) older(ctx context.Context, limit int) ([]Event, int64, error) {
+	conv, open := r.feed.snapshot() // before the log, see snapshot
+	until := conv.Head
+	if r.until > 0 {
+		until = min(until, r.until)
+	}
+	if r.pos >= until {
+		return nil, conv.Head, nil
+	}
+	q := Query{Conversation: conv.ID, Thread: r.filter.ThreadID, Turn: r.filter.TurnID, After: r.pos, Until: until, Limit: limit}
+	evs, complete, err := r.service.read(ctx, q)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, o := range open {
+		if r.filter.match(Event{TurnID: o.turnID, ThreadID: o.threadID}) {
+			evs = o.pieces(evs, r.pos, complete)
+		}
+	}
+	return inOrder(evs), complete, nil
+}
+
+// read returns the unmerged events of a query and the number up to which they are complete.
+func (s *Service) read(ctx context.Context, q Query) ([]Event, int64, error) {
+	for {
+		page, err := s.log.Records(ctx, q)
+		if err != nil {
+			return nil, 0, err
+		}
+		if page.More && page.Complete <= q.After {
+			q.Limit *= 2 // more open blocks lie across the position than were asked for
+			continue
+		}
+		var evs []Event
+		for _, rec := range page.Records {
+			if rec.Kind == KindText || rec.Kind == KindThinking {
+				cuts, err := decodeCuts(rec.Cuts, rec.Seq, rec.Last, len(rec.Text))
+				if err != nil {
+					return nil, 0, err
+				}
+				evs = run{rec.TurnID, rec.ThreadID, rec.Kind, rec.At, []byte(rec.Text), cuts}.pieces(evs, q.After, page.Complete)
+				continue
+			}
+			if rec.Seq > page.Complete {
+				continue
+			}
+			e, err := s.event(ctx, rec)
+			if err != nil {
+				return nil, 0, err
+			}
+			evs = append(evs, e)
+		}
+		return evs, page.Complete, nil
+	}
+}
+
+// event decodes a record that stands for itself.
+func (s *Service) event(ctx context.Context, rec Record) (Event, error) {
+	body, err := decode(rec.Kind, rec.Text, rec.Detail)
+	if err != nil {
+		return Event{}, err
+	}
+	if end, ok := body.(Ended); ok && end.SameText {
+		if end.Response, err = s.log.Answer(ctx, rec.TurnID); err != nil {
+			return Event{}, err
+		}
+		body = end
+	}
+	return Event{Seq: rec.Last, First: rec.Seq, At: rec.At, TurnID: rec.TurnID, ThreadID: rec.ThreadID, Body: body}, nil
+}

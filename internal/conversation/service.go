@@ -1,0 +1,482 @@
+package conversation
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"coven-gateway/internal/auth"
+	"coven-gateway/internal/fault"
+)
+
+// Limits of a message that do not depend on the configuration, in bytes.
+const (
+	MaxSender         = 200
+	MaxThreadID       = 200
+	MaxIdempotencyKey = 100
+	MaxFileName       = 255
+	MaxReason         = 1000
+)
+
+// dispatchTimeout bounds how long a message waits for an agent that takes nothing.
+const dispatchTimeout = 30 * time.Second
+
+var errShuttingDown = fault.New(fault.Unavailable, "the gateway is shutting down")
+
+// Options are what a Service needs. All fields are required.
+type Options struct {
+	Log        Log
+	Dispatcher Dispatcher
+	Files      Files
+	Logger     *slog.Logger
+	Metrics    *Metrics
+
+	SilenceTimeout time.Duration // a turn whose agent says nothing for so long fails
+	CancelGrace    time.Duration // for an agent to acknowledge a cancellation
+	MaxMessage     int64         // bytes of text
+	MaxFile        int64         // bytes of one file
+	MaxFiles       int           // files of one message
+}
+
+// A Service is everything that can be done with conversations.
+type Service struct {
+	opts       Options
+	log        Log
+	dispatcher Dispatcher
+	logger     *slog.Logger
+	metrics    *Metrics
+	committer  *committer
+
+	feedsMu sync.Mutex
+	feeds   map[string]*feed // by agent id; only those in use
+
+	mu      sync.Mutex
+	open    map[string]*liveTurn // by turn id
+	order   map[string]*order    // by thread id; only those in use
+	closing bool
+	sending int
+	drained chan struct{} // closed when closing and nothing is open or being sent
+	idle    bool          // drained is closed
+}
+
+// New returns a Service over a log. What a gateway that died has left open is ended first, as
+// interrupted. The service must be drained and closed.
+func New(ctx context.Context, o Options) (*Service, error) {
+	s := &Service{
+		opts: o, log: o.Log, dispatcher: o.Dispatcher, logger: o.Logger, metrics: o.Metrics,
+		feeds:   make(map[string]*feed),
+		open:    make(map[string]*liveTurn),
+		order:   make(map[string]*order),
+		drained: make(chan struct{}),
+	}
+	if err := s.recover(ctx); err != nil {
+		return nil, fmt.Errorf("end what the last run left open: %w", err)
+	}
+	s.committer = newCommitter(o.Log, o.Logger, o.Metrics)
+	return s, nil
+}
+
+// A SendRequest is a message for an agent.
+type SendRequest struct {
+	AgentID    string // or the instance id of its connection
+	ThreadID   string // continues or names a thread; a new one is made where it is empty
+	Frontend   string // where the message comes from, for the thread
+	ExternalID string // what the frontend calls the thread; its id where empty
+	Sender     string // on whose behalf, for people
+	Text       string
+	Files      []FileData
+	Key        string // idempotency key; empty for none
+}
+
+// Send stores a message, begins its turn and hands it to the agent. It returns when the agent's
+// connection has taken the message; the message is durable before that. A repeated Send with the
+// same principal and Key returns the turn of the first one and does nothing else.
+//
+// Faults: Invalid and TooLarge about the request; Unavailable when the agent is not connected or
+// the gateway is shutting down (nothing is stored); Conflict when the thread belongs to another
+// agent or the key to another message; NotFound when the agent vanished after the message was
+// stored (its turn has ended then, as interrupted).
+func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
+	p, err := auth.From(ctx)
+	if err != nil {
+		return Turn{}, err
+	}
+	if err := s.check(r); err != nil {
+		return Turn{}, err
+	}
+	digest := r.digest()
+	if r.Key != "" {
+		switch t, d, err := s.log.TurnByKey(ctx, p.ID, r.Key); {
+		case err == nil:
+			return t, SameRequest(d, digest)
+		case fault.CodeOf(err) != fault.NotFound:
+			return Turn{}, err
+		}
+	}
+	agentID, ok := s.dispatcher.Resolve(r.AgentID)
+	if !ok {
+		return Turn{}, fault.New(fault.Unavailable, "agent unavailable")
+	}
+	if !s.enter() {
+		return Turn{}, errShuttingDown
+	}
+	defer s.leave()
+	if r.ThreadID != "" {
+		release, err := s.inOrder(ctx, r.ThreadID)
+		if err != nil {
+			return Turn{}, err
+		}
+		defer release()
+	}
+	f, err := s.acquire(ctx, agentID)
+	if err != nil {
+		return Turn{}, err
+	}
+	msg := Message{Sender: r.Sender, PrincipalID: p.ID, Text: r.Text}
+	for _, a := range r.Files {
+		stored, err := s.storeFile(ctx, a)
+		if err != nil {
+			s.release(f)
+			return Turn{}, err
+		}
+		msg.Files = append(msg.Files, stored)
+	}
+	b := &beginning{feed: f, body: msg, new: NewTurn{
+		Turn: Turn{
+			ID: newID(), AgentID: agentID, ThreadID: r.ThreadID, PrincipalID: p.ID, Sender: r.Sender,
+			State: Open, StartedAt: time.Now().UTC(),
+		},
+		Frontend: r.Frontend, ExternalID: r.ExternalID, Title: titleOf(r.Text), Key: r.Key, Digest: digest,
+	}}
+	if b.new.ThreadID == "" {
+		b.new.ThreadID = newID()
+	}
+	if b.new.ExternalID == "" {
+		b.new.ExternalID = b.new.ThreadID
+	}
+	if err := s.committer.begin(b); err != nil || !b.fresh {
+		s.release(f)
+		return b.turn, err
+	}
+	return b.turn, s.dispatch(ctx, b, r)
+}
+
+// dispatch hands a committed message to its agent. It belongs to no client connection any more.
+func (s *Service) dispatch(ctx context.Context, b *beginning, r SendRequest) error {
+	t := s.start(b)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchTimeout)
+	defer cancel()
+	call, err := s.dispatcher.Dispatch(ctx, b.turn.AgentID, Dispatch{
+		TurnID: b.turn.ID, ThreadID: b.turn.ThreadID, Sender: r.Sender, Text: r.Text, Files: r.Files,
+	}, t)
+	if err != nil {
+		t.end(Ended{State: Interrupted, Cause: "the message could not be handed to the agent: " + err.Error()})
+		return fault.Wrap(err, fault.NotFound, "agent not found")
+	}
+	t.mu.Lock()
+	t.call = call
+	over := t.ending
+	t.mu.Unlock()
+	if over {
+		call.Retire()
+	}
+	return nil
+}
+
+// start makes a turn live. It takes over the user of the feed.
+func (s *Service) start(b *beginning) *liveTurn {
+	t := &liveTurn{
+		service: s, feed: b.feed, id: b.turn.ID, thread: b.turn.ThreadID, started: b.turn.StartedAt, ref: b.ref,
+		text: sha256.New(), heard: time.Now(), room: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	t.mu.Lock() // the timer may fire before it is assigned
+	t.silence = time.AfterFunc(s.opts.SilenceTimeout, t.onSilence)
+	t.mu.Unlock()
+	s.mu.Lock()
+	s.open[t.id] = t
+	s.mu.Unlock()
+	s.metrics.Turns.Inc()
+	s.metrics.TurnsOpen.Inc()
+	return t
+}
+
+// retire forgets a turn whose end is committed.
+func (s *Service) retire(t *liveTurn, state TurnState) {
+	close(t.done)
+	s.release(t.feed)
+	s.metrics.TurnsOpen.Dec()
+	s.metrics.TurnsEnded.WithLabelValues(string(state)).Inc()
+	s.metrics.TurnSeconds.Observe(time.Since(t.started).Seconds())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, t.id)
+	s.settle()
+}
+
+// Cancel asks for the end of a turn. An agent that understands cancellation gets the grace to
+// acknowledge; for others the turn ends at once. Faults: NotFound; Conflict when it has ended.
+func (s *Service) Cancel(ctx context.Context, turnID, reason string) error {
+	if len(reason) > MaxReason {
+		return fault.New(fault.Invalid, "reason must not be longer than %d bytes", MaxReason)
+	}
+	if reason == "" {
+		reason = "stopped by the user"
+	}
+	s.mu.Lock()
+	t := s.open[turnID]
+	s.mu.Unlock()
+	if t == nil {
+		if _, err := s.log.Turn(ctx, turnID); err != nil {
+			return err
+		}
+		return fault.New(fault.Conflict, "the turn has already ended")
+	}
+	return t.cancel(reason, s.opts.CancelGrace)
+}
+
+// Turn returns a turn, or a NotFound fault.
+func (s *Service) Turn(ctx context.Context, id string) (Turn, error) {
+	t, err := s.log.Turn(ctx, id)
+	if err != nil {
+		return Turn{}, err
+	}
+	s.mu.Lock()
+	live := s.open[id]
+	s.mu.Unlock()
+	if live != nil {
+		t.FirstEventAt = live.firstSign()
+	}
+	return t, nil
+}
+
+// Healthy returns why the log could not be written the last time, or nil.
+func (s *Service) Healthy() error { return s.committer.healthy() }
+
+// Closing reports whether the service takes no new messages any more.
+func (s *Service) Closing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+// Drain refuses new messages, lets turns finish until ctx ends and then ends them as interrupted.
+// It returns when all ends are recorded, or with the error that keeps the log from being written.
+func (s *Service) Drain(ctx context.Context) error {
+	s.mu.Lock()
+	s.closing = true
+	s.settle()
+	s.mu.Unlock()
+	select {
+	case <-s.drained:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	var open []*liveTurn
+	for _, t := range s.open {
+		open = append(open, t)
+	}
+	s.mu.Unlock()
+	for _, t := range open {
+		t.end(Ended{State: Interrupted, Cause: "the gateway was shut down"})
+	}
+	select {
+	case <-s.drained:
+		return nil
+	case <-time.After(drainTimeout):
+		return fmt.Errorf("%d turns could not be ended: %w", len(open), s.Healthy())
+	}
+}
+
+// drainTimeout bounds the wait for the last commits of a shutdown.
+const drainTimeout = 3 * time.Second
+
+// Close stops writing. Call it after Drain, when nothing uses the service any more.
+func (s *Service) Close() error {
+	s.committer.close()
+	return nil
+}
+
+func (s *Service) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.sending++
+	return true
+}
+
+func (s *Service) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sending--
+	s.settle()
+}
+
+// settle notes that nothing is left to drain. s.mu is held.
+func (s *Service) settle() {
+	if s.closing && !s.idle && s.sending == 0 && len(s.open) == 0 {
+		s.idle = true
+		close(s.drained)
+	}
+}
+
+// An order makes the messages of one thread reach the agent in the order in which they are stored.
+type order struct {
+	turn  chan struct{} // capacity 1, full while somebody sends
+	users int
+}
+
+// inOrder waits for the other senders to a thread and returns what lets the next one go.
+func (s *Service) inOrder(ctx context.Context, threadID string) (release func(), err error) {
+	s.mu.Lock()
+	o := s.order[threadID]
+	if o == nil {
+		o = &order{turn: make(chan struct{}, 1)}
+		s.order[threadID] = o
+	}
+	o.users++
+	s.mu.Unlock()
+	leave := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if o.users--; o.users == 0 {
+			delete(s.order, threadID)
+		}
+	}
+	select {
+	case o.turn <- struct{}{}:
+		return func() { <-o.turn; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// acquire returns the feed of an agent's conversation; it must be released.
+func (s *Service) acquire(ctx context.Context, agentID string) (*feed, error) {
+	s.feedsMu.Lock()
+	f := s.feeds[agentID]
+	first := f == nil
+	if first {
+		f = newFeed(agentID)
+		s.feeds[agentID] = f
+	}
+	f.users++
+	s.feedsMu.Unlock()
+	if first {
+		f.conv, f.err = s.log.Conversation(context.WithoutCancel(ctx), agentID)
+		f.tailFrom = f.conv.Head
+		close(f.loaded)
+	}
+	select {
+	case <-f.loaded:
+	case <-ctx.Done():
+		s.release(f)
+		return nil, context.Cause(ctx)
+	}
+	if f.err != nil {
+		s.release(f)
+		return nil, f.err
+	}
+	return f, nil
+}
+
+func (s *Service) release(f *feed) {
+	s.feedsMu.Lock()
+	defer s.feedsMu.Unlock()
+	if f.users--; f.users == 0 {
+		delete(s.feeds, f.agentID)
+	}
+}
+
+// check refuses a message that is out of bounds.
+func (s *Service) check(r SendRequest) error {
+	switch {
+	case r.Text == "" && len(r.Files) == 0:
+		return fault.New(fault.Invalid, "content is required")
+	case int64(len(r.Text)) > s.opts.MaxMessage:
+		return fault.New(fault.TooLarge, "content must not be longer than %d bytes; this one has %d", s.opts.MaxMessage, len(r.Text))
+	case !utf8.ValidString(r.Text):
+		return fault.New(fault.Invalid, "content must be UTF-8")
+	case len(r.Sender) > MaxSender:
+		return fault.New(fault.Invalid, "sender must not be longer than %d bytes; this one has %d", MaxSender, len(r.Sender))
+	case len(r.ThreadID) > MaxThreadID:
+		return fault.New(fault.Invalid, "thread_id must not be longer than %d bytes; this one has %d", MaxThreadID, len(r.ThreadID))
+	case len(r.Key) > MaxIdempotencyKey:
+		return fault.New(fault.Invalid, "the idempotency key must not be longer than %d bytes; this one has %d", MaxIdempotencyKey, len(r.Key))
+	case len(r.Files) > s.opts.MaxFiles:
+		return fault.New(fault.Invalid, "a message must not have more than %d attachments; this one has %d", s.opts.MaxFiles, len(r.Files))
+	case !utf8.ValidString(r.Sender) || !utf8.ValidString(r.ThreadID) || !utf8.ValidString(r.Key):
+		return fault.New(fault.Invalid, "sender, thread_id and the idempotency key must be UTF-8")
+	}
+	for i, f := range r.Files {
+		if err := s.checkFile(f); err != nil {
+			return fault.New(fault.CodeOf(err), "attachments[%d]: %s", i, fault.Message(err))
+		}
+	}
+	return nil
+}
+
+func (s *Service) checkFile(f FileData) error {
+	switch {
+	case f.Name == "":
+		return fault.New(fault.Invalid, "filename is required")
+	case len(f.Name) > MaxFileName || len(f.Type) > MaxFileName:
+		return fault.New(fault.Invalid, "filename and mime_type must not be longer than %d bytes", MaxFileName)
+	case !utf8.ValidString(f.Name) || !utf8.ValidString(f.Type):
+		return fault.New(fault.Invalid, "filename and mime_type must be UTF-8")
+	case int64(len(f.Data)) > s.opts.MaxFile:
+		return fault.New(fault.TooLarge, "a file must not be larger than %d bytes; %q has %d", s.opts.MaxFile, f.Name, len(f.Data))
+	}
+	return nil
+}
+
+// storeFile checks a file and stores its content.
+func (s *Service) storeFile(ctx context.Context, f FileData) (File, error) {
+	if err := s.checkFile(f); err != nil {
+		return File{}, err
+	}
+	sum, err := s.opts.Files.Put(ctx, f.Data)
+	if err != nil {
+		return File{}, fault.Wrap(err, fault.Unavailable, "the file %q could not be stored", f.Name)
+	}
+	return File{ID: newID(), Name: f.Name, Type: f.Type, Size: int64(len(f.Data)), SHA256: sum}, nil
+}
+
+// digest identifies what a message says, to tell a repetition from a mistake.
+func (r SendRequest) digest() []byte {
+	h := sha256.New()
+	put := func(b []byte) {
+		h.Write(binary.AppendUvarint(nil, uint64(len(b))))
+		h.Write(b)
+	}
+	for _, f := range []string{r.AgentID, r.ThreadID, r.Sender, r.Text} {
+		put([]byte(f))
+	}
+	for _, f := range r.Files {
+		put([]byte(f.Name))
+		put([]byte(f.Type))
+		put(f.Data)
+	}
+	return h.Sum(nil)
+}
+
+// SameRequest returns a Conflict fault when two requests with one idempotency key differ.
+func SameRequest(stored, digest []byte) error {
+	if string(stored) != string(digest) {
+		return fault.New(fault.Conflict, "this idempotency key was used for another message")
+	}
+	return nil
+}
+
+// newID returns a random identity that sorts by time.
+func newID() string { return uuid.Must(uuid.NewV7()).String() }

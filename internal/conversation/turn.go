@@ -1,0 +1,296 @@
+package conversation
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"hash"
+	"strings"
+	"sync"
+	"time"
+
+	"coven-gateway/internal/fault"
+)
+
+const (
+	// maxPending bounds what an agent has sent for one turn and the log has not taken yet, in
+	// bytes. Beyond it the agent's stream is not read, so that flow control slows the agent down.
+	maxPending = 256 << 10
+	// quietPeriod is how long a turn stays open after an error that nothing follows (grpc.md 4.7).
+	quietPeriod = 5 * time.Second
+)
+
+// ErrTurnEnded is the answer to an event for a turn that has ended. The event is not recorded.
+var ErrTurnEnded = errors.New("the turn has ended")
+
+// A Sink takes what an agent answers to one message.
+type Sink interface {
+	// On takes the next event. It blocks while the log is too far behind, at most until ctx ends.
+	// Increments are visible once they are durable, in the order of the calls; On does not wait
+	// for that. After ErrTurnEnded the caller may forget the sink. It is called by one goroutine
+	// at a time.
+	On(ctx context.Context, b Body) error
+	// Gone says that the agent cannot answer any more. The cause is for people.
+	Gone(cause string)
+}
+
+// liveTurn is an open turn in memory.
+type liveTurn struct {
+	service *Service
+	feed    *feed
+	id      string // of the turn
+	thread  string
+	started time.Time
+	call    Call // set before the agent can answer; nil until dispatched, guarded by mu
+
+	// Owned by the committer.
+	ref   Ref
+	block *block
+
+	silence *time.Timer // ends the turn when the agent says nothing for too long; set before it is shared
+
+	mu        sync.Mutex
+	pending   []item // what the committer has not taken; nil bodies are increments
+	size      int    // bytes in pending and in the commit under way
+	queued    bool   // the committer knows
+	ending    bool   // the Ended event is pending or committed: nothing is accepted any more
+	trouble   string // the last error the agent reported
+	hasText   bool
+	text      hash.Hash // of all text increments
+	first     time.Time // first event of the agent
+	heard     time.Time // last event of the agent
+	quiet     *time.Timer
+	cancelled string        // why somebody asked to stop it; empty if nobody did
+	room      chan struct{} // capacity 1: size has shrunk, or the turn has ended
+	done      chan struct{} // closed when the Ended event is committed
+}
+
+// An item is something the committer has to store: an increment, or any other body.
+type item struct {
+	at   time.Time
+	kind Kind   // of an increment, else 0
+	text []byte // of an increment
+	body Body   // else
+}
+
+// On implements Sink.
+func (t *liveTurn) On(ctx context.Context, b Body) error {
+	if f, ok := b.(FileData); ok {
+		stored, err := t.service.storeFile(ctx, f)
+		if err != nil {
+			t.service.logger.Error("cannot store a file of an agent", "request_id", t.id, "agent_id", t.feed.agentID, "error", err)
+			b = Trouble{"the file " + f.Name + " could not be stored"}
+		} else {
+			b = FileSent{stored}
+		}
+	}
+	for {
+		t.mu.Lock()
+		if t.ending {
+			t.mu.Unlock()
+			return ErrTurnEnded
+		}
+		if t.size < maxPending {
+			break
+		}
+		t.mu.Unlock()
+		select {
+		case <-t.room:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	defer t.mu.Unlock()
+	t.heard = time.Now()
+	if t.first.IsZero() {
+		t.first = t.heard
+		t.service.metrics.FirstEventSeconds.Observe(t.heard.Sub(t.started).Seconds())
+	}
+	if t.quiet != nil {
+		t.quiet.Reset(quietPeriod)
+	}
+	switch b := b.(type) {
+	case Text:
+		if b.Text != "" {
+			t.hasText = true
+			text := []byte(b.Text)
+			t.text.Write(text)
+			t.push(item{kind: KindText, text: text})
+		}
+	case Thinking:
+		if b.Text != "" {
+			t.push(item{kind: KindThinking, text: []byte(b.Text)})
+		}
+	case Trouble:
+		t.trouble = b.Text
+		if t.quiet == nil {
+			t.quiet = time.AfterFunc(quietPeriod, t.afterTrouble)
+		}
+		t.push(item{body: b})
+	case Ended:
+		t.finish(t.outcome(b))
+	default:
+		t.push(item{body: b})
+	}
+	return nil
+}
+
+// Gone implements Sink.
+func (t *liveTurn) Gone(cause string) { t.end(Ended{State: Interrupted, Cause: cause}) }
+
+// push queues an item for the committer. t.mu is held.
+func (t *liveTurn) push(i item) {
+	i.at = time.Now().UTC()
+	if n := len(t.pending); i.kind != 0 && n > 0 && t.pending[n-1].kind == i.kind && len(t.pending[n-1].text)+len(i.text) <= MaxBlockBytes {
+		t.pending[n-1].text = append(t.pending[n-1].text, i.text...)
+	} else {
+		t.pending = append(t.pending, i)
+	}
+	t.size += len(i.text)
+	if i.body != nil {
+		t.size += sizeOf(Event{Body: i.body})
+	}
+	if !t.queued {
+		t.queued = true
+		t.service.committer.post(t)
+	}
+}
+
+// outcome judges a turn that the agent says has ended. t.mu is held.
+func (t *liveTurn) outcome(e Ended) Ended {
+	if e.State != Done {
+		if e.State == Cancelled && e.Cause == "" {
+			e.Cause = t.cancelled
+		}
+		return e
+	}
+	e.SameText = bytes.Equal(t.text.Sum(nil), sum(e.Response))
+	nothing := !t.hasText && (e.Response == "" || strings.HasPrefix(e.Response, "Error: "))
+	if t.trouble != "" && nothing {
+		e.State, e.Cause = Failed, t.trouble
+	}
+	return e
+}
+
+func sum(s string) []byte {
+	h := sha256.Sum256([]byte(s))
+	return h[:]
+}
+
+// finish queues the Ended event; nothing is accepted after it. t.mu is held and the turn is open.
+func (t *liveTurn) finish(e Ended) {
+	t.ending = true
+	t.silence.Stop()
+	if t.quiet != nil {
+		t.quiet.Stop()
+	}
+	t.push(item{body: e})
+	select {
+	case t.room <- struct{}{}:
+	default:
+	}
+}
+
+// end ends the turn for a reason that is not the agent's own; without effect when it has ended.
+func (t *liveTurn) end(e Ended) bool {
+	t.mu.Lock()
+	if t.ending {
+		t.mu.Unlock()
+		return false
+	}
+	t.finish(e)
+	call := t.call
+	t.mu.Unlock()
+	if call != nil {
+		call.Retire()
+	}
+	return true
+}
+
+// afterTrouble ends a turn whose agent reported an error and then nothing more.
+func (t *liveTurn) afterTrouble() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ending || time.Since(t.heard) < quietPeriod {
+		return // the timer was reset while we waited for the lock
+	}
+	t.finish(t.outcome(Ended{State: Done}))
+}
+
+// onSilence ends a turn whose agent has said nothing for the silence time-out.
+func (t *liveTurn) onSilence() {
+	limit := t.service.opts.SilenceTimeout
+	t.mu.Lock()
+	left := limit - time.Since(t.heard)
+	if !t.ending && left > 0 {
+		t.silence.Reset(left)
+	}
+	t.mu.Unlock()
+	if left > 0 {
+		return
+	}
+	t.end(Ended{State: Failed, Cause: "the agent has been silent for " + limit.String()})
+}
+
+// cancel asks the agent to stop. An agent that understands gets the grace to acknowledge; for
+// others the turn ends at once and late output is ignored.
+func (t *liveTurn) cancel(reason string, grace time.Duration) error {
+	t.mu.Lock()
+	if t.ending {
+		t.mu.Unlock()
+		return fault.New(fault.Conflict, "the turn has already ended")
+	}
+	again := t.cancelled != ""
+	t.cancelled = reason
+	call := t.call
+	t.mu.Unlock()
+	if again {
+		return nil
+	}
+	if call == nil || !call.Cancel(reason) {
+		t.end(Ended{State: Cancelled, Cause: reason})
+		return nil
+	}
+	time.AfterFunc(grace, func() { t.end(Ended{State: Cancelled, Cause: reason}) })
+	return nil
+}
+
+func (t *liveTurn) firstSign() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.first
+}
+
+// take hands everything pending to the committer.
+func (t *liveTurn) take() (items []item) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.queued = false
+	items, t.pending = t.pending, nil
+	return items
+}
+
+// putBack returns items whose commit failed. They will be taken again, before anything newer.
+func (t *liveTurn) putBack(items []item) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pending = append(items, t.pending...)
+	if !t.queued {
+		t.queued = true
+		t.service.committer.post(t)
+	}
+}
+
+// committed says that items of a size are durable.
+func (t *liveTurn) committed(size int) {
+	t.mu.Lock()
+	t.size -= size
+	t.mu.Unlock()
+	select {
+	case t.room <- struct{}{}:
+	default:
+	}
+}
+
+var _ Sink = (*liveTurn)(nil)

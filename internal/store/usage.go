@@ -1,0 +1,46 @@
+package store
+
+import (
+	"context"
+	"math"
+
+	"coven-gateway/internal/conversation"
+)
+
+// UsageReports implements conversation.Log.
+func (l Log) UsageReports(ctx context.Context, threadID string, after int64, limit int) ([]conversation.UsageReport, error) {
+	return query(ctx, l.db.read, scanUsage, `
+		SELECT u.id, t.request_id, c.agent_id, u.seq, u.at, u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.thinking_tokens
+		FROM usage u
+		JOIN turns t ON t.id = u.turn_id
+		JOIN conversations c ON c.id = u.conversation_id
+		WHERE u.thread_id = (SELECT id FROM threads WHERE thread_id = $1) AND u.id > $2
+		ORDER BY u.id LIMIT $3`, threadID, after, limit)
+}
+
+func scanUsage(row scanner) (conversation.UsageReport, error) {
+	var u conversation.UsageReport
+	var at int64
+	err := row.Scan(&u.ID, &u.TurnID, &u.AgentID, &u.Seq, &at, &u.Input, &u.Output, &u.CacheRead, &u.CacheWrite, &u.Thinking)
+	u.At = fromMicros(at)
+	return u, err
+}
+
+// UsageTotal implements conversation.Log.
+func (l Log) UsageTotal(ctx context.Context, f conversation.UsageFilter) (conversation.UsageTotal, error) {
+	until := int64(math.MaxInt64)
+	if !f.Until.IsZero() {
+		until = micros(f.Until)
+	}
+	var t conversation.UsageTotal
+	err := l.db.read.QueryRowContext(ctx, `
+		SELECT COUNT(*), COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0), COALESCE(SUM(cache_read_tokens), 0),
+			COALESCE(SUM(cache_write_tokens), 0), COALESCE(SUM(thinking_tokens), 0)
+		FROM usage
+		WHERE at >= $1 AND at < $2
+		  AND ($3 = '' OR conversation_id = (SELECT id FROM conversations WHERE agent_id = $3))
+		  AND ($4 = '' OR thread_id = (SELECT id FROM threads WHERE thread_id = $4))`,
+		micros(f.Since), until, f.AgentID, f.ThreadID).
+		Scan(&t.Reports, &t.Input, &t.Output, &t.CacheRead, &t.CacheWrite, &t.Thinking)
+	return t, err
+}

@@ -1,0 +1,210 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// maxOperations bounds the operations of one transaction, and those that wait for the next one.
+const maxOperations = 256
+
+var errClosed = errors.New("the database is closed")
+
+// A writer runs operations on the only connection that writes.
+type writer struct {
+	ops     chan *operation
+	metrics *metrics
+
+	mu     sync.RWMutex // held for reading while an operation is being queued
+	closed bool
+	done   chan struct{} // closed when run has returned
+
+	// Owned by run.
+	conn  *sql.Conn
+	stmts map[string]*sql.Stmt
+}
+
+type operation struct {
+	run  func(*Tx) error
+	done chan error // capacity 1
+}
+
+// A Tx is the writer's open transaction. It is valid until the operation returns.
+type Tx struct{ w *writer }
+
+func newWriter(conn *sql.Conn, m *metrics) *writer {
+	w := &writer{
+		ops: make(chan *operation, maxOperations), metrics: m,
+		done: make(chan struct{}), conn: conn, stmts: make(map[string]*sql.Stmt),
+	}
+	go w.run()
+	return w
+}
+
+func (w *writer) do(ctx context.Context, run func(*Tx) error) error {
+	op := &operation{run, make(chan error, 1)}
+	if err := w.queue(ctx, op); err != nil {
+		return err
+	}
+	return <-op.done // it is going to be run, so its outcome is worth the wait
+}
+
+func (w *writer) queue(ctx context.Context, op *operation) error {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if w.closed {
+		return errClosed
+	}
+	select {
+	case w.ops <- op:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// close runs what is queued and closes the connection.
+func (w *writer) close() error {
+	w.mu.Lock()
+	first := !w.closed
+	w.closed = true
+	if first {
+		close(w.ops)
+	}
+	w.mu.Unlock()
+	<-w.done
+	return w.conn.Close()
+}
+
+func (w *writer) run() {
+	defer close(w.done)
+	for op := range w.ops {
+		batch := []*operation{op}
+	gather:
+		for len(batch) < maxOperations {
+			select {
+			case op, ok := <-w.ops:
+				if !ok {
+					break gather
+				}
+				batch = append(batch, op)
+			default:
+				break gather
+			}
+		}
+		start := time.Now()
+		errs := w.commit(batch)
+		w.metrics.transactions.Observe(time.Since(start).Seconds())
+		w.metrics.operations.Observe(float64(len(batch)))
+		for i, op := range batch {
+			op.done <- errs[i]
+		}
+	}
+}
+
+// commit runs operations in one transaction and returns the outcome of each.
+func (w *writer) commit(batch []*operation) []error {
+	errs := make([]error, len(batch))
+	tx := &Tx{w}
+	fail := func(err error) []error {
+		_, rollback := tx.exec("ROLLBACK")
+		for i := range errs {
+			if errs[i] == nil {
+				errs[i] = errors.Join(err, rollback)
+			}
+		}
+		return errs
+	}
+	if _, err := tx.exec("BEGIN IMMEDIATE"); err != nil {
+		for i := range errs {
+			errs[i] = fmt.Errorf("begin: %w", err)
+		}
+		return errs
+	}
+	if len(batch) == 1 {
+		if err := batch[0].run(tx); err != nil {
+			return fail(err)
+		}
+	} else {
+		for i, op := range batch {
+			if err := tx.savepoint(op.run, &errs[i]); err != nil {
+				return fail(err)
+			}
+		}
+	}
+	if _, err := tx.exec("COMMIT"); err != nil {
+		return fail(fmt.Errorf("commit: %w", err))
+	}
+	return errs
+}
+
+// savepoint runs an operation and undoes it alone when it fails.
+func (tx *Tx) savepoint(run func(*Tx) error, outcome *error) error {
+	if _, err := tx.exec("SAVEPOINT operation"); err != nil {
+		return err
+	}
+	if *outcome = run(tx); *outcome != nil {
+		if _, err := tx.exec("ROLLBACK TO operation"); err != nil {
+			return err
+		}
+	}
+	_, err := tx.exec("RELEASE operation")
+	return err
+}
+
+// stmt returns a statement that is prepared once.
+func (tx *Tx) stmt(query string) (*sql.Stmt, error) {
+	s := tx.w.stmts[query]
+	if s == nil {
+		var err error
+		if s, err = tx.w.conn.PrepareContext(context.Background(), query); err != nil {
+			return nil, fmt.Errorf("prepare: %w", err)
+		}
+		tx.w.stmts[query] = s
+	}
+	return s, nil
+}
+
+// The statements of a transaction run without a context: one that is cancelled half-way would
+// fail the others in the transaction.
+
+func (tx *Tx) exec(query string, args ...any) (sql.Result, error) {
+	s, err := tx.stmt(query)
+	if err != nil {
+		return nil, err
+	}
+	return s.ExecContext(context.Background(), args...)
+}
+
+func (tx *Tx) queryRow(query string, args []any, dest ...any) error {
+	s, err := tx.stmt(query)
+	if err != nil {
+		return err
+	}
+	return s.QueryRowContext(context.Background(), args...).Scan(dest...)
+}
+
+// metrics are the figures of this package.
+type metrics struct {
+	transactions prometheus.Histogram
+	operations   prometheus.Histogram
+	walBytes     prometheus.Gauge
+	checkpoints  prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		transactions: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_store_transaction_seconds", Help: "Duration of write transactions.", Buckets: prometheus.ExponentialBuckets(0.00005, 2, 15)}),
+		operations:   prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_store_operations", Help: "Operations per write transaction.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
+		walBytes:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_store_wal_bytes", Help: "Size of the write-ahead log."}),
+		checkpoints:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_store_checkpoint_seconds", Help: "Duration of checkpoints.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 12)}),
+	}
+	reg.MustRegister(m.transactions, m.operations, m.walBytes, m.checkpoints)
+	return m
+}
