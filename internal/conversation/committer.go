@@ -234,7 +234,7 @@ func (c *committer) commit(batch []work) error {
 		}
 	}
 	if err != nil {
-		cm.undo()
+		cm.undo(batch)
 	} else {
 		c.failure.Store(nil)
 		cm.publish()
@@ -477,8 +477,10 @@ func (cm *commit) persisted() bool {
 }
 
 // undo gives everything back after a commit that failed.
-func (cm *commit) undo() {
+func (cm *commit) undo(batch []work) {
+	reached := make(map[*liveTurn]bool)
 	for _, tk := range cm.takens {
+		reached[tk.turn] = true
 		tk.turn.block = tk.block
 		if tk.block != nil {
 			tk.block.text = tk.block.text[:tk.text]
@@ -487,6 +489,11 @@ func (cm *commit) undo() {
 		}
 		if len(tk.items) > 0 {
 			tk.turn.putBack(tk.items)
+		}
+	}
+	for _, w := range batch {
+		if w.turn != nil && !reached[w.turn] {
+			cm.c.post(w.turn) // the commit failed before its turn came
 		}
 	}
 }

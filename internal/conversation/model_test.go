@@ -29,6 +29,7 @@ import (
 type agents struct {
 	mu        sync.Mutex
 	sinks     map[string]conversation.Sink // by turn
+	order     []string                     // of the turns
 	cancels   bool                         // the agents understand CancelRequest
 	cancelled map[string]string
 	away      bool
@@ -47,6 +48,7 @@ func (a *agents) Dispatch(_ context.Context, _ string, m conversation.Dispatch, 
 		return nil, conversation.ErrAgentGone
 	}
 	a.sinks[m.TurnID] = to
+	a.order = append(a.order, m.TurnID)
 	return &call{a, m.TurnID}, nil
 }
 
@@ -115,7 +117,7 @@ func newWorld(t testing.TB, path string) *world {
 
 func (w *world) start() {
 	var err error
-	w.db, err = store.Open(context.Background(), store.Options{Path: w.path, Synchronous: "normal", Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	w.db, err = store.Open(context.Background(), store.Options{Path: w.path, Synchronous: "full", Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -116,11 +116,18 @@ func (r *Reader) take(ctx context.Context, limit int) ([]Event, error) {
 				return nil, err
 			}
 		}
-		caughtUp := complete <= r.pos
-		r.pos = max(r.pos, complete)
-		if len(evs) > 0 || caughtUp {
-			return merge(evs), nil
+		if len(evs) > 0 {
+			if evs = merge(evs); len(evs) > limit { // a block came in several pieces
+				evs = evs[:limit]
+				complete = evs[limit-1].Seq
+			}
+			r.pos = complete
+			return evs, nil
 		}
+		if complete <= r.pos {
+			return nil, nil
+		}
+		r.pos = complete
 		if ok {
 			return nil, nil // the tail reaches to the head and has nothing for us
 		}

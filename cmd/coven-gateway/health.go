@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// askTimeout bounds a question to a running gateway.
+const askTimeout = 5 * time.Second
+
+func healthCommand() *cobra.Command {
+	var path, addr string
+	cmd := &cobra.Command{
+		Use:   "health",
+		Short: "Ask a running gateway whether it can take messages",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			body, err := ask(cmd.Context(), path, addr, "/health/ready")
+			if err != nil {
+				return fmt.Errorf("unhealthy: %w", err)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "healthy:", strings.TrimSpace(string(body)))
+			return nil
+		},
+	}
+	askFlags(cmd, &path, &addr)
+	return cmd
+}
+
+func agentsCommand() *cobra.Command {
+	var path, addr string
+	cmd := &cobra.Command{
+		Use:   "agents",
+		Short: "List the agents that are connected to a running gateway",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			body, err := ask(cmd.Context(), path, addr, "/api/agents")
+			if err != nil {
+				return err
+			}
+			var agents []struct {
+				ID, Name, Backend string
+				InstanceID        string `json:"instance_id"`
+			}
+			if err := json.Unmarshal(body, &agents); err != nil {
+				return fmt.Errorf("unexpected answer: %w", err)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "ID\tINSTANCE\tNAME\tBACKEND")
+			for _, a := range agents {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", a.ID, a.InstanceID, a.Name, a.Backend)
+			}
+			return w.Flush()
+		},
+	}
+	askFlags(cmd, &path, &addr)
+	return cmd
+}
+
+func askFlags(cmd *cobra.Command, path, addr *string) {
+	cmd.Flags().StringVar(path, "config", "", "read the gateway's configuration from `file`")
+	cmd.Flags().StringVar(addr, "http-addr", "", "ask the gateway at `host:port` instead of the configured address")
+}
+
+// ask gets a page from the gateway that the configuration or addr describes.
+func ask(ctx context.Context, path, addr, page string) ([]byte, error) {
+	cfg, _, err := load(path)
+	if err != nil {
+		return nil, err
+	}
+	if addr != "" {
+		cfg.Server.HTTPAddr = addr
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL(cfg)+page, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(body)))
+	}
+	return body, nil
+}

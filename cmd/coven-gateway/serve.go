@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"coven-gateway/internal/config"
+	"coven-gateway/internal/gateway"
+)
+
+// addresses are the flags that serve and demo share.
+type addresses struct{ grpc, http, dataDir string }
+
+func (a *addresses) register(cmd *cobra.Command, dataDir string) {
+	f := cmd.Flags()
+	f.StringVar(&a.grpc, "grpc-addr", "", "listen for gRPC on `host:port` (default 127.0.0.1:50051)")
+	f.StringVar(&a.http, "http-addr", "", "listen for HTTP on `host:port` (default 127.0.0.1:8080)")
+	f.StringVar(&a.dataDir, "data-dir", dataDir, "keep everything in `folder`")
+}
+
+// apply puts what was given on the command line over a configuration.
+func (a *addresses) apply(cfg *config.Config) {
+	if a.grpc != "" {
+		cfg.Server.GRPCAddr = a.grpc
+	}
+	if a.http != "" {
+		cfg.Server.HTTPAddr = a.http
+	}
+	if a.dataDir != "" {
+		cfg.DataDir = a.dataDir
+		if cfg.Database.Path == "" || cfg.Origin("database.path").IsDefault() {
+			cfg.Database.Path = filepath.Join(a.dataDir, "gateway.db")
+		}
+	}
+}
+
+func serveCommand() *cobra.Command {
+	var path string
+	var addrs addresses
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the gateway",
+		Long: `Run the gateway until it is interrupted.
+
+Without a configuration file it starts with safe defaults: it listens on loopback
+addresses only and keeps its data in a folder of its own.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, warnings, err := load(path)
+			if err != nil {
+				return err
+			}
+			addrs.apply(&cfg)
+			if err := cfg.Validate(); err != nil {
+				return err
+			}
+			logger := newLogger(cmd.OutOrStdout(), cfg.Logging)
+			for _, w := range warnings {
+				logger.Warn("configuration", "warning", w.String())
+			}
+			gw, err := gateway.New(cmd.Context(), gateway.Options{Config: cfg, Logger: logger})
+			if err != nil {
+				return err
+			}
+			logger.Info("serving", "http", gw.HTTPAddr().String(), "grpc", gw.GRPCAddr().String(),
+				"data_dir", cfg.DataDir, "config", cfg.File(), "version", version())
+			logger.Warn("open mode: everybody who can reach this host's loopback addresses has all rights; other hosts are refused")
+			return gw.Run(cmd.Context())
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", "", "read the configuration from `file`")
+	addrs.register(cmd, "")
+	return cmd
+}
+
+// load reads the configuration as serve does.
+func load(path string) (config.Config, []config.Warning, error) {
+	return config.Load(config.Options{Path: path, LookupEnv: os.LookupEnv})
+}
+
+func newLogger(w io.Writer, l config.Logging) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: l.Level}
+	if l.Format == config.JSON {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// baseURL is where a gateway with this configuration is reached from its own host.
+func baseURL(cfg config.Config) string { return fmt.Sprintf("http://%s", cfg.Server.HTTPAddr) }

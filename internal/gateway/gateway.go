@@ -1,0 +1,297 @@
+// Package gateway puts the parts together: it opens the store, wires the services to their
+// transports, listens, and takes everything down again in the reverse order.
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+
+	"coven-gateway/internal/agent"
+	"coven-gateway/internal/api"
+	"coven-gateway/internal/auth"
+	"coven-gateway/internal/config"
+	"coven-gateway/internal/conversation"
+	"coven-gateway/internal/fault"
+	"coven-gateway/internal/store"
+)
+
+// Bounds of a stop, besides the configured grace for open turns.
+const (
+	stopAgents    = time.Second     // for agents to leave after Shutdown
+	stopListeners = 2 * time.Second // for responses that are being written
+)
+
+// Options are what a gateway is made of.
+type Options struct {
+	Config config.Config
+	Logger *slog.Logger
+
+	// Listeners to use instead of the configured addresses; nil to listen there.
+	GRPC, HTTP net.Listener
+}
+
+// A Gateway is a running gateway.
+type Gateway struct {
+	logger        *slog.Logger
+	conversations *conversation.Service
+	agents        *agent.Registry
+	grpc, http    net.Listener
+	grpcServer    *grpc.Server
+	httpServer    *http.Server
+	stopping      chan struct{} // closed when readers have to end
+	failed        chan error    // a listener died; capacity 2
+	stops         []stop        // run backwards
+	stopped       atomic.Bool
+}
+
+// A stop undoes one step of the start.
+type stop struct {
+	name string
+	fn   func(context.Context) error
+}
+
+func (g *Gateway) onStop(name string, fn func(context.Context) error) {
+	g.stops = append(g.stops, stop{name, fn})
+}
+
+// New opens everything, listeners included: when it returns, the addresses are true and
+// connections wait in the listeners until Start. A New that fails leaves nothing behind.
+func New(ctx context.Context, o Options) (*Gateway, error) {
+	g := &Gateway{logger: o.Logger, stopping: make(chan struct{}), failed: make(chan error, 2)}
+	if err := g.setup(ctx, o); err != nil {
+		return nil, errors.Join(err, g.Stop(ctx))
+	}
+	return g, nil
+}
+
+// setup is one straight function on purpose: the order is the point, and what is registered last
+// is stopped first.
+func (g *Gateway) setup(ctx context.Context, o Options) error {
+	cfg := o.Config
+	if cfg.Tailscale.Enabled {
+		return errors.New("tailscale.enabled: this version cannot listen on a tailnet; set it to false and use the addresses of the host")
+	}
+	if cfg.Auth.JWTSecret != "" {
+		o.Logger.Warn("auth.jwt_secret is set, but this version does not check credentials: it serves loopback addresses only")
+	}
+	var err error
+	if g.http, err = listen(o.HTTP, cfg.Server.HTTPAddr, "HTTP", "--http-addr or server.http_addr"); err != nil {
+		return err
+	}
+	g.onStop("HTTP listener", closeListener(g.http))
+	if g.grpc, err = listen(o.GRPC, cfg.Server.GRPCAddr, "gRPC", "--grpc-addr or server.grpc_addr"); err != nil {
+		return err
+	}
+	g.onStop("gRPC listener", closeListener(g.grpc))
+
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	serverID, err := keptSecret(filepath.Join(cfg.DataDir, "server_id"), 8)
+	if err != nil {
+		return err
+	}
+	// Tokens will be signed with it; it is made now so that it never has to be asked for.
+	if _, err := keptSecret(filepath.Join(cfg.DataDir, "secret"), 32); err != nil {
+		return err
+	}
+
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	db, err := store.Open(ctx, store.Options{Path: cfg.Database.Path, Synchronous: string(cfg.Database.Synchronous), Logger: o.Logger, Registerer: reg})
+	if err != nil {
+		return err
+	}
+	g.onStop("database", func(context.Context) error { return db.Close() })
+	files := store.OpenBlobs(filepath.Join(cfg.DataDir, "files"))
+
+	g.agents = agent.New(agent.Options{
+		Logger: o.Logger, Registerer: reg, ServerID: "coven-gateway-" + serverID,
+		ReconnectGrace:   cfg.Agents.ReconnectGracePeriod,
+		HeartbeatTimeout: cfg.Agents.HeartbeatTimeout,
+	})
+	g.conversations, err = conversation.New(ctx, conversation.Options{
+		Log: db.Log(), Dispatcher: g.agents, Files: files, Logger: o.Logger, Metrics: conversation.NewMetrics(reg),
+		SilenceTimeout: cfg.Agents.TurnSilenceTimeout, CancelGrace: cfg.Agents.CancelGracePeriod,
+		MaxMessage: int64(cfg.Limits.Message), MaxFile: int64(cfg.Limits.File), MaxFiles: cfg.Limits.Attachments,
+	})
+	if err != nil {
+		return err
+	}
+	g.onStop("conversations", func(context.Context) error { return g.conversations.Close() })
+
+	var metrics http.Handler
+	if cfg.Metrics.Enabled {
+		metrics = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+	}
+	front := api.New(api.Options{
+		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files,
+		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path,
+		Limits:       api.Limits{RequestBody: int64(cfg.Limits.RequestBody), File: int64(cfg.Limits.File), Files: cfg.Limits.Attachments},
+		BaseURL:      cfg.WebAdmin.BaseURL,
+		Authenticate: func(r *http.Request) (auth.Principal, error) { return auth.Open(r.RemoteAddr) },
+		Stopping:     g.stopping,
+	})
+	g.httpServer = &http.Server{
+		Handler: front.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
+	}
+	g.onStop("HTTP server", g.stopHTTP)
+	g.grpcServer = grpc.NewServer(append(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(o.Logger)...)...)
+	g.agents.Register(g.grpcServer)
+	g.onStop("gRPC server", g.stopGRPC)
+
+	g.onStop("readers", func(context.Context) error { close(g.stopping); return nil })
+	g.onStop("agents", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, stopAgents)
+		defer cancel()
+		return g.agents.Shutdown(ctx, "the gateway is shutting down")
+	})
+	// First of all: no new turns, and the open ones may finish. Agents hear of the shutdown only
+	// after that, because they leave at once when they do.
+	g.onStop("turns", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, cfg.Server.ShutdownGrace)
+		defer cancel()
+		return g.conversations.Drain(ctx)
+	})
+	return nil
+}
+
+// Start serves. It returns at once.
+func (g *Gateway) Start() {
+	go func() {
+		if err := g.httpServer.Serve(g.http); !errors.Is(err, http.ErrServerClosed) {
+			g.failed <- fmt.Errorf("HTTP listener: %w", err)
+		}
+	}()
+	go func() {
+		if err := g.grpcServer.Serve(g.grpc); err != nil && !g.stopped.Load() {
+			g.failed <- fmt.Errorf("gRPC listener: %w", err)
+		}
+	}()
+}
+
+// Run serves until ctx ends or a listener dies, and stops.
+func (g *Gateway) Run(ctx context.Context) error {
+	g.Start()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-g.failed:
+	}
+	return errors.Join(err, g.Stop(context.WithoutCancel(ctx)))
+}
+
+// Stop takes everything down, the latest first. Open turns get the configured grace, or as much of
+// it as ctx allows. Each failure is named; none keeps the rest from being stopped.
+func (g *Gateway) Stop(ctx context.Context) error {
+	if !g.stopped.CompareAndSwap(false, true) {
+		return nil
+	}
+	var errs []error
+	for i := len(g.stops) - 1; i >= 0; i-- {
+		if err := g.stops[i].fn(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", g.stops[i].name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// HTTPAddr is where the gateway listens for HTTP.
+func (g *Gateway) HTTPAddr() net.Addr { return g.http.Addr() }
+
+// GRPCAddr is where the gateway listens for gRPC.
+func (g *Gateway) GRPCAddr() net.Addr { return g.grpc.Addr() }
+
+// Conversations is the service behind all edges.
+func (g *Gateway) Conversations() *conversation.Service { return g.conversations }
+
+// Agents knows who is connected.
+func (g *Gateway) Agents() *agent.Registry { return g.agents }
+
+func (g *Gateway) stopHTTP(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stopListeners)
+	defer cancel()
+	if err := g.httpServer.Shutdown(ctx); err != nil {
+		return errors.Join(err, g.httpServer.Close())
+	}
+	return nil
+}
+
+func (g *Gateway) stopGRPC(context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.grpcServer.GracefulStop()
+	}()
+	select {
+	case <-done:
+	case <-time.After(stopListeners):
+		g.grpcServer.Stop() // makes GracefulStop return
+		<-done
+	}
+	return nil
+}
+
+// listen opens a listener; an address that is taken is explained.
+func listen(given net.Listener, addr, what, setting string) (net.Listener, error) {
+	if given != nil {
+		return given, nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("the %s address %s is taken by another program: stop that program, or choose another address with %s", what, addr, setting)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen for %s on %s (%s): %w", what, addr, setting, err)
+	}
+	return l, nil
+}
+
+func closeListener(l net.Listener) func(context.Context) error {
+	return func(context.Context) error {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			return err // the server has closed it unless it never started
+		}
+		return nil
+	}
+}
+
+// keptSecret returns the random value in a file, and makes it where there is none: n bytes in hex,
+// mode 0600.
+func keptSecret(path string, n int) (string, error) {
+	b, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(b)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	raw := make([]byte, n)
+	_, _ = rand.Read(raw) // never fails
+	value := hex.EncodeToString(raw)
+	return value, os.WriteFile(path, []byte(value+"\n"), 0o600)
+}
+
+// agentList shows the connected agents to the HTTP API.
+type agentList struct{ *agent.Registry }
+
+var _ = fault.Internal

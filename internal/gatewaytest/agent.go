@@ -1,0 +1,117 @@
+package gatewaytest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	pb "coven-gateway/proto/coven"
+)
+
+// An Agent is a scripted agent: it does on the wire what the test tells it to, nothing else. Its
+// methods may be used by one goroutine at a time.
+type Agent struct {
+	t       testing.TB
+	ID      string
+	Welcome *pb.Welcome
+	stream  pb.CovenControl_AgentStreamClient
+	cancel  context.CancelFunc
+	in      chan *pb.ServerMessage // closed when the stream has ended
+	err     error                  // why; set before in is closed
+}
+
+// Agent connects an agent and waits for its Welcome.
+func (g *Gateway) Agent(id string, edit ...func(*pb.RegisterAgent)) *Agent {
+	g.t.Helper()
+	a := g.Connect(id, edit...)
+	m := a.Next()
+	if a.Welcome = m.GetWelcome(); a.Welcome == nil {
+		g.t.Fatalf("agent %s was welcomed with %v (%v)", id, m, a.err)
+	}
+	return a
+}
+
+// Connect opens a stream and registers, without waiting for the answer.
+func (g *Gateway) Connect(id string, edit ...func(*pb.RegisterAgent)) *Agent {
+	g.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	g.t.Cleanup(cancel)
+	stream, err := pb.NewCovenControlClient(g.Dial()).AgentStream(ctx)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	a := &Agent{t: g.t, ID: id, stream: stream, cancel: cancel, in: make(chan *pb.ServerMessage, 256)}
+	r := &pb.RegisterAgent{AgentId: id, Name: id, Capabilities: []string{"base", "chat"}}
+	for _, f := range edit {
+		f(r)
+	}
+	a.Send(&pb.AgentMessage{Payload: &pb.AgentMessage_Register{Register: r}})
+	go func() {
+		defer close(a.in)
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				a.err = err
+				return
+			}
+			a.in <- m
+		}
+	}()
+	return a
+}
+
+// Next waits for the next message of the gateway; nil means that the stream has ended, see Err.
+func (a *Agent) Next() *pb.ServerMessage {
+	a.t.Helper()
+	select {
+	case m := <-a.in:
+		return m
+	case <-time.After(Patience):
+		a.t.Fatalf("agent %s: nothing came from the gateway", a.ID)
+		return nil
+	}
+}
+
+// Err is why the stream has ended.
+func (a *Agent) Err() error {
+	a.t.Helper()
+	for a.Next() != nil {
+	}
+	return a.err
+}
+
+// Message waits for the next user message.
+func (a *Agent) Message() *pb.SendMessage {
+	a.t.Helper()
+	m := a.Next()
+	if m.GetSendMessage() == nil {
+		a.t.Fatalf("agent %s: got %v (%v) instead of a message", a.ID, m, a.err)
+	}
+	return m.GetSendMessage()
+}
+
+// Send sends anything. A stream that has ended is no error: the test looks at Err.
+func (a *Agent) Send(m *pb.AgentMessage) { _ = a.stream.Send(m) }
+
+// Reply sends an event of a turn.
+func (a *Agent) Reply(r *pb.MessageResponse) {
+	a.Send(&pb.AgentMessage{Payload: &pb.AgentMessage_Response{Response: r}})
+}
+
+// Text sends increments of an answer.
+func (a *Agent) Text(request string, texts ...string) {
+	for _, t := range texts {
+		a.Reply(&pb.MessageResponse{RequestId: request, Event: &pb.MessageResponse_Text{Text: t}})
+	}
+}
+
+// Done ends a turn.
+func (a *Agent) Done(request, full string) {
+	a.Reply(&pb.MessageResponse{RequestId: request, Event: &pb.MessageResponse_Done{Done: &pb.Done{FullResponse: full}}})
+}
+
+// Leave half-closes the stream.
+func (a *Agent) Leave() { _ = a.stream.CloseSend() }
+
+// Die cuts the stream.
+func (a *Agent) Die() { a.cancel() }
