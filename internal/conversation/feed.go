@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"maps"
 	"slices"
 	"sync"
 )
@@ -45,7 +46,7 @@ type change struct {
 	conv   Conversation
 	events []Event
 	open   map[string]run // committed parts of blocks that are open now
-	closed []string       // turns that have no open block any more
+	closed []string       // turns that closed a block
 }
 
 // publish makes a commit visible and wakes the readers it concerns.
@@ -53,12 +54,10 @@ func (f *feed) publish(c *change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.conv = c.conv
-	for id, r := range c.open {
-		f.open[id] = r
-	}
-	for _, id := range c.closed {
+	for _, id := range c.closed { // first: a turn may have closed one block and opened the next
 		delete(f.open, id)
 	}
+	maps.Copy(f.open, c.open)
 	for _, e := range c.events {
 		f.tail = append(f.tail, e)
 		f.tailSize += sizeOf(e)

@@ -77,8 +77,9 @@ func (c *call) Retire() {}
 type brittle struct {
 	conversation.Log
 	mu   sync.Mutex
-	fail string // "", "not done", "done"
-	dead bool   // the process has died: nothing is committed any more
+	fail string        // "", "not done", "done"
+	dead bool          // the process has died: nothing is committed any more
+	hold chan struct{} // commits wait until it is closed; nil for no waiting
 }
 
 var errBroken = errors.New("broken on purpose")
@@ -87,7 +88,11 @@ func (b *brittle) Commit(ctx context.Context, write func(conversation.Tx) error)
 	b.mu.Lock()
 	fail, dead := b.fail, b.dead
 	b.fail = ""
+	hold := b.hold
 	b.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
 	switch {
 	case dead:
 		return errBroken

@@ -450,3 +450,69 @@ func TestResumeAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestFarBehind: a reader whose position is older than what is in memory finds everything, also
+// the block that is still open and was begun long ago.
+func TestFarBehind(t *testing.T) {
+	w := newWorld(t, filepath.Join(t.TempDir(), "gateway.db"))
+	defer w.stop(false)
+	slow, fast := w.send(hello("a")), w.send(hello("a"))
+	lagging, err := w.service.Reader(w.ctx(), "a", conversation.Filter{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lagging.Close()
+	leading, err := w.service.Reader(w.ctx(), "a", conversation.Filter{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leading.Close()
+	var ahead, behind seen
+	read := func(r *conversation.Reader, s *seen, until int64) {
+		for s.pos < until {
+			evs, err := r.Next(w.ctx())
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.add(t, evs, true)
+		}
+	}
+	// In one commit the turn closes a block and opens the next one.
+	hold := make(chan struct{})
+	w.log.mu.Lock()
+	w.log.hold = hold
+	w.log.mu.Unlock()
+	w.say(fast, conversation.Thinking{Text: "keeps the committer busy"})
+	w.say(slow, conversation.Text{Text: "zero "}, conversation.ToolCall{ID: "1", Name: "ls", Input: "{}"}, conversation.Text{Text: "one "})
+	w.log.mu.Lock()
+	w.log.hold = nil
+	w.log.mu.Unlock()
+	close(hold)
+	read(leading, &ahead, 6)
+	for range 400 {
+		w.say(fast, conversation.Text{Text: strings.Repeat("x", 1000)})
+		read(leading, &ahead, ahead.pos+1)
+	}
+	read(lagging, &behind, ahead.pos)
+	w.say(slow, conversation.Text{Text: "two "})
+	read(leading, &ahead, ahead.pos+1)
+	read(lagging, &behind, ahead.pos)
+	for _, turn := range []conversation.Turn{slow, fast} {
+		if got, want := textOf(behind.events, turn.ID), textOf(ahead.events, turn.ID); got != want {
+			t.Errorf("the reader that lagged has %d bytes of a turn, the one that led %d", len(got), len(want))
+		}
+	}
+	if got := textOf(behind.events, slow.ID); got != "zero one two " {
+		t.Errorf("the turn that is open says %q", got)
+	}
+}
+
+func textOf(evs []conversation.Event, turnID string) string {
+	var b strings.Builder
+	for _, e := range evs {
+		if x, ok := e.Body.(conversation.Text); ok && e.TurnID == turnID {
+			b.WriteString(x.Text)
+		}
+	}
+	return b.String()
+}

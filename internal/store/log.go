@@ -42,14 +42,10 @@ func (l Log) Conversation(ctx context.Context, agentID string) (conversation.Con
 	return c, err
 }
 
-// A closed block may reach beyond events that come after its beginning, so the newest number is
-// looked for as far back as a block can begin.
-var selectConversation = fmt.Sprintf(`
-	SELECT c.id, c.uid, COALESCE((
-		SELECT MAX(e.last_seq) FROM events e
-		WHERE e.conversation_id = c.id
-		  AND e.seq > (SELECT MAX(seq) FROM events WHERE conversation_id = c.id) - %d), 0)
-	FROM conversations c WHERE c.agent_id = $1`, conversation.MaxBlockSpan)
+// At rest the newest event of a conversation is the end of a turn, which stands for itself.
+const selectConversation = `
+	SELECT c.id, c.uid, COALESCE((SELECT MAX(e.seq) FROM events e WHERE e.conversation_id = c.id), 0)
+	FROM conversations c WHERE c.agent_id = $1`
 
 // Newest implements conversation.Log.
 func (l Log) Newest(ctx context.Context, id int64) (int64, error) {
