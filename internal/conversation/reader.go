@@ -76,6 +76,9 @@ func (r *Reader) Close() {
 // Position is the number up to which the reader has seen everything.
 func (r *Reader) Position() int64 { return r.pos }
 
+// Over reports whether the reader follows a turn that has ended and has seen its end.
+func (r *Reader) Over() bool { return r.until > 0 && r.pos >= r.until }
+
 // Ready receives after something may have been committed that Poll has not returned yet.
 func (r *Reader) Ready() <-chan struct{} { return r.ready }
 

@@ -29,8 +29,8 @@ import (
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/conversation"
-	"coven-gateway/internal/fault"
 	"coven-gateway/internal/store"
+	"coven-gateway/internal/webadmin"
 )
 
 // Bounds of a stop, besides the configured grace for open turns.
@@ -142,11 +142,14 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	if cfg.Metrics.Enabled {
 		metrics = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	}
+	pages, err := webadmin.Handler()
+	if err != nil {
+		return err
+	}
 	front := api.New(api.Options{
 		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files,
 		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path,
-		Limits:       api.Limits{RequestBody: int64(cfg.Limits.RequestBody), File: int64(cfg.Limits.File), Files: cfg.Limits.Attachments},
-		BaseURL:      cfg.WebAdmin.BaseURL,
+		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
 		Authenticate: func(r *http.Request) (auth.Principal, error) { return auth.Open(r.RemoteAddr) },
 		Stopping:     g.stopping,
 	})
@@ -155,7 +158,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 	}
 	g.onStop("HTTP server", g.stopHTTP)
-	g.grpcServer = grpc.NewServer(append(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(o.Logger)...)...)
+	g.grpcServer = grpc.NewServer(append(agent.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(o.Logger)...)...)
 	g.agents.Register(g.grpcServer)
 	g.onStop("gRPC server", g.stopGRPC)
 
@@ -294,4 +297,15 @@ func keptSecret(path string, n int) (string, error) {
 // agentList shows the connected agents to the HTTP API.
 type agentList struct{ *agent.Registry }
 
-var _ = fault.Internal
+// List returns the connected agents, sorted by id.
+func (l agentList) List() []api.Agent {
+	infos := l.Registry.List()
+	agents := make([]api.Agent, len(infos))
+	for i, a := range infos {
+		agents[i] = api.Agent{
+			ID: a.ID, Name: a.Name, Connected: true, InstanceID: a.InstanceID, Capabilities: a.Capabilities, Workspaces: a.Workspaces,
+			WorkingDir: a.WorkingDir, Backend: a.Backend, ConnectedAt: a.ConnectedAt, LastSeen: a.LastSeen, OpenTurns: a.OpenTurns,
+		}
+	}
+	return agents
+}

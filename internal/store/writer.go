@@ -79,7 +79,11 @@ func (w *writer) close() error {
 	}
 	w.mu.Unlock()
 	<-w.done
-	return w.conn.Close()
+	var errs []error
+	for _, s := range w.stmts { // SQLite keeps a connection open for as long as it has statements
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, w.conn.Close())...)
 }
 
 func (w *writer) run() {

@@ -1,0 +1,481 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"coven-gateway/internal/conversation"
+	"coven-gateway/internal/fault"
+	pb "coven-gateway/proto/coven"
+)
+
+// Limits of a connection.
+const (
+	// MaxDispatch bounds a message to an agent, in bytes on the wire: existing agents decode at
+	// most 4 MiB.
+	MaxDispatch = 4<<20 - 4<<10
+	// maxWaiting is how many messages wait for an agent that does not read; further ones wait in
+	// Dispatch. gRPC takes some before the first has to wait.
+	maxWaiting = 16
+	// maxUnread is how much may wait in all. What the gateway tells an agent beside messages does
+	// not wait for room, so it ends somewhere.
+	maxUnread = 256
+	// registerTimeout is how long a stream may live without RegisterAgent.
+	registerTimeout = 30 * time.Second
+)
+
+// Bounds of what is logged about messages that nobody can use.
+const (
+	keptNotes = 8   // told apart
+	maxNotes  = 100 // of one connection
+)
+
+// featureCancellation is what an agent declares that understands CancelRequest.
+const featureCancellation = "cancellation"
+
+// An ending is why a stream ends.
+type ending struct {
+	cause  string // for the people whose turns end with it
+	status error  // for the agent; nil is OK
+}
+
+func (e *ending) Error() string { return e.cause }
+
+var (
+	errLeft     = &ending{cause: "the agent disconnected"}
+	errShutDown = &ending{cause: "the gateway was shut down"}
+)
+
+// endingOf returns the ending in an error; a context that ended by itself is an agent that left.
+func endingOf(err error) *ending {
+	if e, ok := errors.AsType[*ending](err); ok {
+		return e
+	}
+	return errLeft
+}
+
+// A Conn is one agent's stream.
+//
+// Two goroutines belong to it while it is idle: the handler, which only waits for the end, and
+// receive. A third one, write, lives as long as there is something to send; at most one does. gRPC
+// ends a Recv or Send that is under way only when the handler returns, so the handler can be in
+// neither of them: that is how the gateway can end a stream whose agent does not send or read.
+// The registry waits for receive, and receive for write.
+type Conn struct {
+	// Fixed when the stream begins.
+	registry *Registry
+	stream   grpc.BidiStreamingServer[pb.AgentMessage, pb.ServerMessage]
+	ctx      context.Context // ends with the stream; its cause is the *ending, or the agent left
+	end      context.CancelCauseFunc
+	room     chan struct{} // a token for each message to the agent that waits; capacity maxWaiting
+
+	info Info // fixed before it is published, but for the fields that change
+
+	contested atomic.Bool  // a newcomer waits for the id; written under registry.mu
+	busy      atomic.Bool  // receive handles a message, so it is not the agent who is silent
+	seen      atomic.Int64 // when it had handled the last one, since registry.started
+
+	// Guarded by registry.mu.
+	next     *newcomer // waits for the id
+	welcomed bool      // clients can see it
+
+	// Owned by receive.
+	notes []note // the last ones
+	noted int
+
+	mu      sync.Mutex
+	open    bool                // Welcome is queued and the stream has not ended: the queue takes messages
+	calls   map[string]*call    // by request id
+	queue   []*pb.ServerMessage // for write, in order
+	writing bool                // write runs, or has failed
+	writer  sync.WaitGroup      // write; started only while open
+	pulse   *time.Timer         // checks for silence; set once the agent has sent a heartbeat
+}
+
+// A note identifies something that was logged.
+type note struct{ what, requestID string }
+
+// A call is a message that the agent has not answered to the end.
+type call struct {
+	conn      *Conn
+	requestID string
+	sink      conversation.Sink
+	cancelled bool // guarded by conn.mu
+}
+
+// receive reads the stream to its end and cleans up after it.
+func (c *Conn) receive() {
+	defer c.registry.finished(c)
+	err := c.read()
+	if c.ctx.Err() != nil {
+		err = context.Cause(c.ctx) // the earlier of two reasons is the true one
+	} else if errors.Is(err, errLeft) && c.registry.shuttingDown() {
+		err = errShutDown
+	}
+	c.close(endingOf(err).cause)
+	c.registry.leave(c)
+	if errors.Is(err, io.EOF) {
+		c.writer.Wait() // whoever half-closes still reads
+	}
+	c.end(err)
+	c.writer.Wait()
+}
+
+// read returns why the stream has ended, or has to end.
+func (c *Conn) read() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.log().Error("a message of an agent caused a panic", "error", p, "stack", string(debug.Stack()))
+			err = &ending{"the gateway failed", fault.New(fault.Internal, "internal server error")}
+		}
+	}()
+	if err := c.register(); err != nil {
+		c.registry.metrics.registrations.WithLabelValues(resultOf(err)).Inc()
+		return err
+	}
+	c.registry.metrics.registrations.WithLabelValues("ok").Inc()
+	c.welcome()
+	for {
+		m, err := c.stream.Recv()
+		if err != nil {
+			return receiveFailed("receiving message", err)
+		}
+		if c.ctx.Err() != nil {
+			return context.Cause(c.ctx)
+		}
+		c.busy.Store(true)
+		c.registry.metrics.received.Inc()
+		if c.contested.Load() {
+			c.registry.alive(c)
+		}
+		if err := c.handle(m); err != nil {
+			return err
+		}
+		c.seen.Store(int64(time.Since(c.registry.started)))
+		c.busy.Store(false)
+	}
+}
+
+// register waits for the first message and gives the connection its id.
+func (c *Conn) register() error {
+	late := time.AfterFunc(registerTimeout, func() {
+		c.end(&ending{errLeft.cause, fault.New(fault.Invalid, "first message must be RegisterAgent; none came within %s", registerTimeout)})
+	})
+	m, err := c.stream.Recv()
+	if !late.Stop() {
+		return context.Cause(c.ctx)
+	}
+	if err != nil {
+		return receiveFailed("receiving first message", err)
+	}
+	c.registry.metrics.received.Inc()
+	principal := c.info.Principal
+	if c.info, err = registration(m); err != nil {
+		return &ending{errLeft.cause, err}
+	}
+	c.info.Principal = principal
+	if err := c.registry.enter(c.ctx, c); err != nil {
+		return &ending{errLeft.cause, err}
+	}
+	return nil
+}
+
+// welcome queues Welcome, makes the agent visible and only then lets the writer go. So nothing
+// can precede Welcome, and an agent that has read it can be reached.
+func (c *Conn) welcome() {
+	c.info.ConnectedAt = time.Now().UTC()
+	c.seen.Store(int64(time.Since(c.registry.started)))
+	c.mu.Lock()
+	c.open = true
+	c.queue = append(c.queue, welcomeMessage(c.registry.opts.ServerID, c.info))
+	c.mu.Unlock()
+	c.log().Info("agent connected", "name", c.info.Name)
+	c.registry.publish(c)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.startWriter()
+}
+
+// handle takes one message. An error ends the stream.
+func (c *Conn) handle(m *pb.AgentMessage) error {
+	switch p := m.GetPayload().(type) {
+	case *pb.AgentMessage_Response:
+		return c.deliver(p.Response.GetRequestId(), responseBody(p.Response))
+	case *pb.AgentMessage_ToolState:
+		return c.deliver(p.ToolState.GetRequestId(), toolState(p.ToolState.GetUpdate()))
+	case *pb.AgentMessage_Cancelled:
+		return c.deliver(p.Cancelled.GetRequestId(), cancelled(p.Cancelled.GetReason()))
+	case *pb.AgentMessage_Heartbeat:
+		c.heartbeat()
+	case *pb.AgentMessage_ExecutePackTool:
+		// Never wait for an agent that calls tools and does not read the results.
+		if err := c.tell(toolNotFound(p.ExecutePackTool.GetRequestId())); err != nil {
+			return &ending{"the agent does not read its stream", err}
+		}
+	case *pb.AgentMessage_InjectionAck, *pb.AgentMessage_PackToolResult:
+		c.log().Debug("an agent answered what nobody asked", "payload", fmt.Sprintf("%T", p))
+	case *pb.AgentMessage_Register:
+		c.note("an agent registered a second time on its stream; ignored", "")
+	default:
+		c.note("an agent sent a message of an unknown kind; ignored", "")
+	}
+	return nil
+}
+
+// deliver hands an event to its turn. A nil body is an event of an unknown kind.
+func (c *Conn) deliver(requestID string, b conversation.Body) error {
+	if b == nil {
+		c.note("an agent sent an event of an unknown kind; ignored", requestID)
+		return nil
+	}
+	c.mu.Lock()
+	t := c.calls[requestID]
+	c.mu.Unlock()
+	if t == nil {
+		c.note("an agent sent an event for a request that is not open; ignored", requestID)
+		return nil
+	}
+	err := t.sink.On(c.ctx, b)
+	_, last := b.(conversation.Ended)
+	switch {
+	case errors.Is(err, conversation.ErrTurnEnded) || err == nil && last:
+		t.Retire()
+	case err == nil:
+	case c.ctx.Err() != nil:
+		return context.Cause(c.ctx)
+	default:
+		c.log().Error("an agent's answer could not be taken; its stream is ended", "request_id", requestID, "error", err)
+		return &ending{"the gateway could not take the agent's answer", err}
+	}
+	return nil
+}
+
+// dispatch queues a message and opens its call, both or neither: whoever gets no error gets an end.
+func (c *Conn) dispatch(ctx context.Context, requestID string, m *pb.ServerMessage, to conversation.Sink) (conversation.Call, error) {
+	select {
+	case c.room <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-c.ctx.Done():
+		return nil, conversation.ErrAgentGone
+	}
+	t := &call{conn: c, requestID: requestID, sink: to}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.open {
+		return nil, conversation.ErrAgentGone
+	}
+	if c.calls[requestID] != nil {
+		<-c.room // ours, or one like it
+		return nil, fault.New(fault.Conflict, "request %s is open", requestID)
+	}
+	if c.calls == nil {
+		c.calls = make(map[string]*call)
+	}
+	c.calls[requestID] = t
+	c.queue = append(c.queue, m)
+	c.startWriter()
+	return t, nil
+}
+
+// tell queues anything but a user's message. It does not wait.
+func (c *Conn) tell(m *pb.ServerMessage) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !c.open:
+		return conversation.ErrAgentGone
+	case len(c.queue) >= maxUnread:
+		return fault.New(fault.Unavailable, "the agent does not read its stream: %d messages wait", len(c.queue))
+	}
+	c.queue = append(c.queue, m)
+	c.startWriter()
+	return nil
+}
+
+// bye announces a shutdown. A stream that is not registered, or does not read, ends at once.
+func (c *Conn) bye(reason string) {
+	if c.tell(shutdownMessage(reason)) != nil {
+		c.end(&ending{errShutDown.cause, errClosing})
+	}
+}
+
+// startWriter starts the writer unless it runs. c.mu is held and the connection is open.
+func (c *Conn) startWriter() {
+	if !c.writing {
+		c.writing = true
+		c.writer.Go(c.write)
+	}
+}
+
+// write sends what is queued and returns when nothing is left. It is the only sender.
+func (c *Conn) write() {
+	for m := c.pop(); m != nil; m = c.pop() {
+		if err := c.stream.Send(m); err != nil {
+			what := "sending message"
+			if m.GetWelcome() != nil {
+				what = "sending welcome"
+			}
+			c.end(&ending{errLeft.cause, fault.Wrap(err, fault.Internal, "%s: %s", what, status.Convert(err).Message())})
+			return // and stay the writer, so that there is no other
+		}
+		c.registry.metrics.sent.Inc()
+		if m.GetSendMessage() != nil {
+			<-c.room
+		}
+	}
+}
+
+// pop returns the next message to send; nil when there is none, and the writer has to return.
+func (c *Conn) pop() *pb.ServerMessage {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) == 0 || c.ctx.Err() != nil {
+		c.writing = false
+		c.queue = nil
+		return nil
+	}
+	m := c.queue[0]
+	c.queue[0] = nil
+	c.queue = c.queue[1:]
+	return m
+}
+
+// close refuses further messages and tells every open call that the agent is gone.
+func (c *Conn) close(cause string) {
+	c.mu.Lock()
+	wasOpen, calls := c.open, c.calls
+	c.open, c.calls = false, nil
+	if c.pulse != nil {
+		c.pulse.Stop()
+	}
+	c.mu.Unlock()
+	if wasOpen {
+		c.log().Info("agent disconnected", "cause", cause, "open_turns", len(calls), "duration", time.Since(c.info.ConnectedAt))
+	}
+	for _, t := range calls {
+		t.sink.Gone(cause)
+	}
+}
+
+// heartbeat notes that the agent sends heartbeats, and is expected to go on.
+func (c *Conn) heartbeat() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pulse == nil {
+		c.pulse = time.AfterFunc(c.registry.opts.HeartbeatTimeout, c.checkPulse)
+	}
+}
+
+// checkPulse ends a stream that has been silent for too long. Any message is a sign of life, and
+// while we are busy with one we cannot know of the next.
+func (c *Conn) checkPulse() {
+	limit := c.registry.opts.HeartbeatTimeout
+	left := limit
+	if !c.busy.Load() {
+		left -= time.Since(c.registry.started) - time.Duration(c.seen.Load())
+	}
+	if left <= 0 {
+		c.end(&ending{
+			"the agent sent no heartbeat for " + limit.String(),
+			fault.New(fault.Unavailable, "no heartbeat for %s", limit),
+		})
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open {
+		c.pulse.Reset(left)
+	}
+}
+
+// snapshot returns what is known of the agent now.
+func (c *Conn) snapshot() Info {
+	info := c.info
+	info.LastSeen = c.registry.started.Add(time.Duration(c.seen.Load())).UTC()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	info.OpenTurns = len(c.calls)
+	return info
+}
+
+// waiting returns how many messages wait for the agent.
+func (c *Conn) waiting() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.queue)
+}
+
+func (c *Conn) log() *slog.Logger {
+	return c.registry.logger.With("agent_id", c.info.ID, "instance_id", c.info.InstanceID, "principal", c.info.Principal.ID)
+}
+
+// note logs what an agent sends and nobody can use: once for each of the last few requests, and not
+// more than maxNotes times, so that a flood on the stream is no flood in the log.
+func (c *Conn) note(what, requestID string) {
+	n := note{what, requestID[:min(len(requestID), 64)]}
+	if c.noted >= maxNotes || slices.Contains(c.notes, n) {
+		return
+	}
+	n.requestID = strings.Clone(n.requestID) // do not keep the rest of the message
+	if len(c.notes) == keptNotes {
+		c.notes = slices.Delete(c.notes, 0, 1)
+	}
+	c.notes = append(c.notes, n)
+	c.noted++
+	c.log().Info(what, "request_id", n.requestID)
+}
+
+// Cancel implements [conversation.Call].
+func (t *call) Cancel(reason string) bool {
+	c := t.conn
+	if !slices.Contains(c.info.Features, featureCancellation) {
+		return false
+	}
+	c.mu.Lock()
+	again := t.cancelled
+	t.cancelled = true
+	c.mu.Unlock()
+	return again || c.tell(cancelRequest(t.requestID, reason)) == nil
+}
+
+// Retire implements [conversation.Call].
+func (t *call) Retire() {
+	c := t.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls[t.requestID] == t {
+		delete(c.calls, t.requestID)
+	}
+}
+
+var _ conversation.Call = (*call)(nil)
+
+// receiveFailed says what the failure of a Recv means.
+func receiveFailed(what string, err error) error {
+	if errors.Is(err, io.EOF) {
+		return err
+	}
+	s := status.Convert(err)
+	code := fault.Internal
+	switch s.Code() {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
+		return errLeft
+	case codes.ResourceExhausted:
+		code = fault.TooLarge
+	}
+	return &ending{"the agent's stream failed: " + s.Message(), fault.Wrap(err, code, "%s: %s", what, s.Message())}
+}

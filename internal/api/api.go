@@ -1,0 +1,382 @@
+// Package api is the HTTP front door: JSON and server-sent events, one file per resource.
+//
+// Handlers decode, call the conversation service once and render. wire.go alone knows the form of
+// an event; errors become responses in one place.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"coven-gateway/internal/auth"
+	"coven-gateway/internal/conversation"
+	"coven-gateway/internal/fault"
+)
+
+// Options are what the API needs. All fields but Metrics and BaseURL are required.
+type Options struct {
+	Conversations *conversation.Service
+	Agents        Agents
+	Files         Files
+	Logger        *slog.Logger
+	Registerer    prometheus.Registerer
+	Metrics       http.Handler // served at MetricsPath; nil for none
+	MetricsPath   string
+	Pages         http.Handler // everything outside of the API
+	RequestBody   int64        // bytes a request may have
+	BaseURL       string       // where people reach the gateway; its host is accepted besides loopback
+	Authenticate  func(*http.Request) (auth.Principal, error)
+	Stopping      <-chan struct{} // closed when streams have to end
+}
+
+// Agents tells who is connected.
+type Agents interface {
+	List() []Agent
+	Len() int
+}
+
+// Files opens stored content by its SHA-256.
+type Files interface {
+	Open(sha256 string) (io.ReadSeekCloser, error)
+}
+
+// API serves the routes.
+type API struct {
+	Options
+	mux      *http.ServeMux
+	hosts    []string // accepted besides loopback
+	requests *prometheus.CounterVec
+	seconds  prometheus.Histogram
+}
+
+// handler is a route's function. An error becomes the response.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+// access says who may use a route.
+type access int
+
+const (
+	anybody access = iota + 1 // needs no identity
+	caller                    // any authenticated caller
+)
+
+// routes is the whole API. A route without access does not start.
+func (a *API) routes() []route {
+	return []route{
+		{"/health", a.health, anybody},
+		{"/health/ready", a.ready, anybody},
+		{"GET /api/health/stream", a.healthStream, anybody},
+
+		{"POST /api/send", a.send, caller},
+		{"POST /api/agents/{id}/send", a.sendToAgent, caller},
+		{"GET /api/agents", a.listAgents, caller},
+		{"GET /api/agents/{id}/history", a.history, caller},
+
+		{"GET /api/conversations/{agent}/events", a.conversationEvents, caller},
+		{"GET /api/turns/{id}", a.turn, caller},
+		{"GET /api/turns/{id}/events", a.turnEvents, caller},
+		{"POST /api/turns/{id}/cancel", a.cancelTurn, caller},
+
+		{"GET /api/threads", a.listThreads, caller},
+		{"GET /api/threads/{id}", a.thread, caller},
+		{"GET /api/threads/{id}/messages", a.threadMessages, caller},
+		{"GET /api/threads/{id}/usage", a.threadUsage, caller},
+		{"GET /api/threads/{id}/files", a.threadFiles, caller},
+		{"GET /api/files/{id}", a.file, caller},
+		{"GET /api/stats/usage", a.usage, caller},
+	}
+}
+
+type route struct {
+	pattern string
+	handle  handler
+	access  access
+}
+
+// New returns the API. It panics when a route has no access.
+func New(o Options) *API {
+	a := &API{
+		Options: o, mux: http.NewServeMux(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "coven_http_requests_total", Help: "HTTP requests, by route and status."}, []string{"route", "code"}),
+		seconds:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_http_seconds", Help: "Duration of HTTP requests, streams included.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10)}),
+	}
+	o.Registerer.MustRegister(a.requests, a.seconds)
+	if u, err := url.Parse(o.BaseURL); err == nil && u.Hostname() != "" {
+		a.hosts = append(a.hosts, strings.ToLower(u.Hostname()))
+	}
+	for _, r := range a.routes() {
+		if r.access == 0 {
+			panic("route without access: " + r.pattern)
+		}
+		a.mux.Handle(r.pattern, a.serve(r.pattern, r.access, r.handle))
+	}
+	if o.Metrics != nil {
+		a.mux.Handle("GET "+o.MetricsPath, a.serve("GET "+o.MetricsPath, caller, func(w http.ResponseWriter, r *http.Request) error {
+			o.Metrics.ServeHTTP(w, r)
+			return nil
+		}))
+	}
+	return a
+}
+
+// Handler returns the whole front door.
+func (a *API) Handler() http.Handler {
+	unknown := a.serve("unknown", anybody, func(w http.ResponseWriter, r *http.Request) error {
+		// The mux knows which methods the path has; it says so in the Allow header.
+		probe := &headerOnly{header: http.Header{}}
+		a.mux.ServeHTTP(probe, r)
+		if allow := probe.header.Get("Allow"); probe.status == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", allow)
+			return fault.New(fault.MethodDenied, "method not allowed; this path has %s", allow)
+		}
+		return fault.New(fault.NotFound, "unknown endpoint")
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, pattern := a.mux.Handler(r)
+		switch {
+		case pattern != "":
+			a.mux.ServeHTTP(w, r)
+		case r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/"):
+			unknown.ServeHTTP(w, r)
+		default:
+			a.serve("page", anybody, func(w http.ResponseWriter, r *http.Request) error {
+				a.Pages.ServeHTTP(w, r)
+				return nil
+			}).ServeHTTP(w, r)
+		}
+	})
+}
+
+// headerOnly is a response that nobody sees.
+type headerOnly struct {
+	header http.Header
+	status int
+}
+
+func (h *headerOnly) Header() http.Header         { return h.header }
+func (h *headerOnly) WriteHeader(status int)      { h.status = status }
+func (h *headerOnly) Write(b []byte) (int, error) { return len(b), nil }
+
+// serve runs a handler: it identifies the caller, bounds the body, turns an error or a panic into a
+// response, counts and logs one line.
+func (a *API) serve(route string, who access, handle handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		id := requestID(r)
+		rw := &response{ResponseWriter: w}
+		h := rw.Header()
+		h.Set("X-Request-Id", id)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Cache-Control", "no-store")
+		var principal auth.Principal
+		err := func() (err error) {
+			defer func() {
+				if p := recover(); p != nil {
+					err = fault.Wrap(fmt.Errorf("panic: %v\n%s", p, debug.Stack()), fault.Internal, "internal server error")
+				}
+			}()
+			if err := a.checkOrigin(r); err != nil {
+				return err
+			}
+			if who != anybody {
+				if principal, err = a.Authenticate(r); err != nil {
+					return err
+				}
+				r = r.WithContext(auth.With(r.Context(), principal))
+			}
+			r.Body = http.MaxBytesReader(rw, r.Body, a.RequestBody)
+			return handle(rw, r)
+		}()
+		if err != nil {
+			writeError(rw, id, err)
+		}
+		status := rw.status
+		if fault.CodeOf(err) == fault.Gone && err != nil {
+			status = fault.HTTPStatus(err)
+		}
+		a.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
+		a.seconds.Observe(time.Since(start).Seconds())
+		level := slog.LevelInfo
+		if err != nil && fault.CodeOf(err) == fault.Internal {
+			level = slog.LevelError
+		}
+		a.Logger.Log(r.Context(), level, "http", "method", r.Method, "route", route, "path", r.URL.Path, "status", status, "bytes", rw.bytes,
+			"duration", time.Since(start), "request_id", id, "principal", principal.ID, "peer", r.RemoteAddr, "error", err)
+	})
+}
+
+// checkOrigin keeps other web sites out of a gateway that trusts its host's loopback addresses: a
+// page must not reach it under a name of its own, nor post to it from elsewhere.
+func (a *API) checkOrigin(r *http.Request) error {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	ip := net.ParseIP(host)
+	known := host == "localhost" || strings.HasSuffix(host, ".localhost") || (ip != nil && ip.IsLoopback())
+	for _, h := range a.hosts {
+		known = known || host == h
+	}
+	if !known {
+		return fault.New(fault.Forbidden, "this gateway is not known as %q; set webadmin.base_url to the address people use", host)
+	}
+	if err := crossOrigin.Check(r); err != nil {
+		return fault.Wrap(err, fault.Forbidden, "cross-origin request refused")
+	}
+	return nil
+}
+
+var crossOrigin = http.NewCrossOriginProtection()
+
+// response remembers what was sent.
+type response struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+// Unwrap lets http.ResponseController reach deadlines and flushing.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader sends the status.
+func (w *response) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write sends a part of the body.
+func (w *response) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// writeError answers with an error, unless the answer has begun.
+func writeError(w *response, id string, err error) {
+	if w.status != 0 {
+		return
+	}
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		err = fault.Wrap(err, fault.TooLarge, "the request body must not be larger than %d bytes", tooLarge.Limit)
+	}
+	body := map[string]any{"error": fault.Message(err), "code": fault.CodeOf(err), "request_id": id}
+	if fault.CodeOf(err) == fault.Unavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	_ = writeJSON(w, fault.HTTPStatus(err), body) // the client may be gone
+}
+
+// writeJSON answers with a JSON document.
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if _, err := w.Write(append(b, '\n')); err != nil {
+		return clientGone(err)
+	}
+	return nil
+}
+
+// clientGone marks a failed write as what it is.
+func clientGone(err error) error {
+	return fault.Wrap(err, fault.Gone, "the client closed the connection")
+}
+
+// requestID returns the identity of a request: the caller's own where it is harmless.
+func requestID(r *http.Request) string {
+	id := r.Header.Get("X-Request-Id")
+	harmless := func(c rune) bool {
+		return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || strings.ContainsRune("._-", c)
+	}
+	if id == "" || len(id) > 64 || strings.ContainsFunc(id, func(c rune) bool { return !harmless(c) }) {
+		return uuid.NewString()
+	}
+	return id
+}
+
+// decode reads a JSON body into v. Unknown fields are ignored, as existing clients expect.
+func decode(r *http.Request, v any) error {
+	dec := json.NewDecoder(r.Body)
+	if err := dec.Decode(v); err != nil {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return err
+		}
+		return fault.Wrap(err, fault.Invalid, "invalid JSON body")
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return fault.New(fault.Invalid, "invalid JSON body")
+	}
+	return nil
+}
+
+// limit reads the query parameter limit.
+func limit(r *http.Request, standard, most int) (int, error) {
+	s := r.URL.Query().Get("limit")
+	if s == "" {
+		return standard, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n <= 0 {
+		return 0, fault.New(fault.Invalid, "limit must be a positive integer")
+	}
+	return min(n, most), nil
+}
+
+// position reads a query parameter that is a position in a log.
+func position(r *http.Request, name string) (int64, error) {
+	s := r.URL.Query().Get(name)
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 {
+		return 0, fault.New(fault.Invalid, "%s must be the number of an event, 0 or more; got %q", name, s)
+	}
+	return n, nil
+}
+
+// wants reports whether the request accepts a media type by name.
+func wants(r *http.Request, mediaType string) bool {
+	for _, v := range r.Header.Values("Accept") {
+		for part := range strings.SplitSeq(v, ",") {
+			name, _, _ := strings.Cut(part, ";")
+			if strings.EqualFold(strings.TrimSpace(name), mediaType) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// orGone gives a context's end its meaning: the client has left.
+func orGone(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return clientGone(err)
+	}
+	return err
+}

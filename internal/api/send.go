@@ -1,0 +1,217 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"coven-gateway/internal/conversation"
+	"coven-gateway/internal/fault"
+)
+
+// sendBody is the body of POST /api/send.
+type sendBody struct {
+	AgentID        string `json:"agent_id"`
+	Frontend       string `json:"frontend"`
+	ChannelID      string `json:"channel_id"`
+	ThreadID       string `json:"thread_id"`
+	Sender         string `json:"sender"`
+	Content        string `json:"content"`
+	IdempotencyKey string `json:"idempotency_key"`
+	Attachments    []struct {
+		Filename string `json:"filename"`
+		MimeType string `json:"mime_type"`
+		Data     []byte `json:"data"` // base64
+	} `json:"attachments"`
+}
+
+// send takes a message for an agent and answers with its turn: as a stream while it comes, or, for
+// Accept: application/json, in one piece when it has ended.
+func (a *API) send(w http.ResponseWriter, r *http.Request) error {
+	in, err := decodeSend(r)
+	if err != nil {
+		return err
+	}
+	switch {
+	case in.Text == "" && len(in.Files) == 0:
+		return fault.New(fault.Invalid, "content is required")
+	case in.Sender == "":
+		return fault.New(fault.Invalid, "sender is required")
+	}
+	return a.deliver(w, r, in)
+}
+
+// sendToAgent takes a message in a thread of its own.
+func (a *API) sendToAgent(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		Message string `json:"message"`
+	}
+	if err := decode(r, &in); err != nil {
+		return err
+	}
+	if in.Message == "" {
+		return fault.New(fault.Invalid, "message is required")
+	}
+	err := a.deliver(w, r, conversation.SendRequest{
+		AgentID: r.PathValue("id"), Frontend: "leader", ExternalID: "leader:" + uuid.NewString(), Sender: "coven-leader", Text: in.Message,
+		Key: r.Header.Get("Idempotency-Key"),
+	})
+	if fault.CodeOf(err) == fault.Unavailable && fault.Message(err) == agentUnavailable {
+		return fault.Wrap(err, fault.NotFound, "agent not found")
+	}
+	return err
+}
+
+// agentUnavailable is the text of Service.Send when the agent is not connected.
+const agentUnavailable = "agent unavailable"
+
+// deliver sends a message and shows its turn.
+func (a *API) deliver(w http.ResponseWriter, r *http.Request, in conversation.SendRequest) error {
+	resume, err := resumeAfter(r)
+	if err != nil {
+		return err
+	}
+	t, err := a.Conversations.Send(r.Context(), in)
+	if err != nil {
+		return orGone(r.Context(), err)
+	}
+	reader, err := a.Conversations.Reader(r.Context(), t.AgentID, conversation.Filter{TurnID: t.ID}, resume)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	if wants(r, "application/json") && !wants(r, "text/event-stream") {
+		return a.whole(w, r, t, reader)
+	}
+	return a.stream(w, r, reader, &encoder{form: sendForm, agentID: t.AgentID}, true)
+}
+
+// whole waits for the end of a turn and answers with all of it.
+func (a *API) whole(w http.ResponseWriter, r *http.Request, t conversation.Turn, reader *conversation.Reader) error {
+	enc := &encoder{form: objectForm, agentID: t.AgentID}
+	events := []json.RawMessage{} // everything but the message, the text and the end
+	var answer strings.Builder
+	for {
+		evs, err := reader.Poll(r.Context())
+		if err != nil {
+			return orGone(r.Context(), err)
+		}
+		for _, e := range evs {
+			switch b := e.Body.(type) {
+			case conversation.Message:
+			case conversation.Text:
+				answer.WriteString(b.Text)
+			case conversation.Ended:
+				t, err := a.Conversations.Turn(r.Context(), t.ID)
+				if err != nil {
+					return err
+				}
+				f := turnFields(t)
+				f["text"], f["response"], f["events"] = answer.String(), b.Response, events
+				return writeJSON(w, http.StatusOK, f)
+			default:
+				obj, err := enc.object(e)
+				if err != nil {
+					return err
+				}
+				events = append(events, obj)
+			}
+		}
+		if len(evs) > 0 {
+			continue
+		}
+		select {
+		case <-reader.Ready():
+		case <-a.Stopping:
+			return fault.New(fault.Unavailable, "the gateway is shutting down; the turn is %s", t.ID)
+		case <-r.Context().Done():
+			return clientGone(r.Context().Err())
+		}
+	}
+}
+
+// decodeSend reads a message from JSON or from a form with files.
+func decodeSend(r *http.Request) (conversation.SendRequest, error) {
+	var in sendBody
+	var attached []conversation.FileData
+	mediaType, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if mediaType == "multipart/form-data" {
+		var err error
+		if attached, err = decodeForm(multipart.NewReader(r.Body, params["boundary"]), &in); err != nil {
+			return conversation.SendRequest{}, err
+		}
+	} else {
+		if err := decode(r, &in); err != nil {
+			return conversation.SendRequest{}, err
+		}
+		for _, f := range in.Attachments {
+			attached = append(attached, conversation.FileData{Name: f.Filename, Type: f.MimeType, Data: f.Data})
+		}
+	}
+	if key := r.Header.Get("Idempotency-Key"); key != "" {
+		if in.IdempotencyKey != "" && in.IdempotencyKey != key {
+			return conversation.SendRequest{}, fault.New(fault.Invalid, "the Idempotency-Key header and idempotency_key differ")
+		}
+		in.IdempotencyKey = key
+	}
+	if in.AgentID == "" {
+		if in.Frontend != "" && in.ChannelID != "" {
+			return conversation.SendRequest{}, fault.New(fault.Invalid, "channel not bound to agent")
+		}
+		if in.Content != "" && in.Sender != "" {
+			return conversation.SendRequest{}, fault.New(fault.Invalid, "must specify agent_id or frontend+channel_id")
+		}
+	}
+	return conversation.SendRequest{
+		AgentID: in.AgentID, ThreadID: in.ThreadID, Frontend: "direct", Sender: in.Sender, Text: in.Content,
+		Files: attached, Key: in.IdempotencyKey,
+	}, nil
+}
+
+// decodeForm reads a multipart form. Files are the parts that have a file name.
+func decodeForm(form *multipart.Reader, in *sendBody) ([]conversation.FileData, error) {
+	var attached []conversation.FileData
+	values := map[string]*string{
+		"agent_id": &in.AgentID, "frontend": &in.Frontend, "channel_id": &in.ChannelID, "thread_id": &in.ThreadID,
+		"sender": &in.Sender, "content": &in.Content, "idempotency_key": &in.IdempotencyKey,
+	}
+	for {
+		part, err := form.NextPart()
+		if errors.Is(err, io.EOF) {
+			return attached, nil
+		}
+		if err != nil {
+			return nil, badForm(err)
+		}
+		data, err := io.ReadAll(part) // the whole body is bounded
+		if err != nil {
+			return nil, badForm(err)
+		}
+		if name := part.FileName(); name != "" {
+			mediaType := part.Header.Get("Content-Type")
+			if mediaType == "" {
+				mediaType = "application/octet-stream"
+			}
+			attached = append(attached, conversation.FileData{Name: name, Type: mediaType, Data: data})
+			continue
+		}
+		v := values[part.FormName()]
+		if v == nil {
+			return nil, fault.New(fault.Invalid, "unknown form field %q", part.FormName())
+		}
+		*v = string(data)
+	}
+}
+
+func badForm(err error) error {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return err
+	}
+	return fault.Wrap(err, fault.Invalid, "invalid form body")
+}

@@ -1,0 +1,142 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"coven-gateway/internal/conversation"
+)
+
+// mostFiles bounds the list of a thread's files.
+const mostFiles = 1000
+
+func (a *API) listThreads(w http.ResponseWriter, r *http.Request) error {
+	n, err := limit(r, 50, 500)
+	if err != nil {
+		return err
+	}
+	var before int64
+	if c := r.URL.Query().Get("cursor"); c != "" {
+		if before, err = fromCursor(c); err != nil {
+			return err
+		}
+	}
+	threads, err := a.Conversations.Threads(r.Context(), r.URL.Query().Get("agent_id"), before, n+1)
+	if err != nil {
+		return orGone(r.Context(), err)
+	}
+	out := fields{"has_more": len(threads) > n}
+	if len(threads) > n {
+		threads = threads[:n]
+		out["next_cursor"] = toCursor(threads[n-1].Activity)
+	}
+	list := make([]fields, len(threads))
+	for i, t := range threads {
+		list[i] = threadFields(t)
+	}
+	out["threads"] = list
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func threadFields(t conversation.Thread) fields {
+	return fields{
+		"id": t.ID, "agent_id": t.AgentID, "frontend": t.Frontend, "title": t.Title,
+		"created_at": stamp(t.CreatedAt), "updated_at": stamp(t.UpdatedAt), "turns": t.Turns,
+	}
+}
+
+func (a *API) thread(w http.ResponseWriter, r *http.Request) error {
+	t, err := a.Conversations.Thread(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, threadFields(t))
+}
+
+// threadMessages is the newest part of a thread's history in ascending order.
+func (a *API) threadMessages(w http.ResponseWriter, r *http.Request) error {
+	n, err := limit(r, 50, 1000)
+	if err != nil {
+		return err
+	}
+	t, err := a.Conversations.Thread(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	page, err := a.Conversations.History(r.Context(), conversation.HistoryQuery{AgentID: t.AgentID, ThreadID: t.ID, Limit: n, Newest: true})
+	if err != nil {
+		return orGone(r.Context(), err)
+	}
+	messages := make([]fields, len(page.Entries))
+	for i, e := range page.Entries {
+		messages[i] = messageFields(e)
+	}
+	return writeJSON(w, http.StatusOK, fields{"thread_id": t.ID, "messages": messages, "has_more": page.More})
+}
+
+// messageFields is a line of history as the messages of a thread show it.
+func messageFields(e conversation.Entry) fields {
+	f := fields{
+		"id": e.ID, "thread_id": e.ThreadID, "sender": e.Author, "content": e.Text, "type": string(e.Type),
+		"created_at": stamp(e.At), "request_id": e.TurnID,
+	}
+	switch e.Type {
+	case conversation.EntryToolCall:
+		var call struct{ Input json.RawMessage }
+		if json.Unmarshal([]byte(e.Text), &call) == nil {
+			f["content"] = string(call.Input)
+		}
+		f["type"], f["tool_name"], f["tool_id"] = "tool_use", e.ToolName, e.ToolID
+	case conversation.EntryToolResult:
+		var result struct {
+			Output  string
+			IsError bool `json:"is_error"`
+		}
+		if json.Unmarshal([]byte(e.Text), &result) == nil {
+			f["content"], f["is_error"] = result.Output, result.IsError
+		}
+		f["tool_id"] = e.ToolID
+	}
+	if len(e.Files) > 0 {
+		f["attachments"] = files(e.Files)
+	}
+	return f
+}
+
+func (a *API) threadUsage(w http.ResponseWriter, r *http.Request) error {
+	n, err := limit(r, 500, 1000)
+	if err != nil {
+		return err
+	}
+	after, err := position(r, "after")
+	if err != nil {
+		return err
+	}
+	id := r.PathValue("id")
+	reports, err := a.Conversations.UsageReports(r.Context(), id, after, n)
+	if err != nil {
+		return orGone(r.Context(), err)
+	}
+	list := make([]fields, len(reports))
+	for i, u := range reports {
+		f := usageFields(u.Usage)
+		f["id"], f["request_id"], f["agent_id"], f["created_at"] = itoa(u.ID), u.TurnID, u.AgentID, stamp(u.At)
+		list[i] = f
+	}
+	return writeJSON(w, http.StatusOK, fields{"thread_id": id, "usage": list})
+}
+
+func (a *API) threadFiles(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
+	found, err := a.Conversations.ThreadFiles(r.Context(), id, mostFiles)
+	if err != nil {
+		return orGone(r.Context(), err)
+	}
+	list := make([]fields, len(found))
+	for i, x := range found {
+		f := fileFields(x.File)
+		f["request_id"], f["seq"], f["created_at"] = x.TurnID, x.Seq, stamp(x.At)
+		list[i] = f
+	}
+	return writeJSON(w, http.StatusOK, fields{"thread_id": id, "files": list})
+}

@@ -1,0 +1,205 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"coven-gateway/internal/conversation"
+)
+
+// form is how an event is shown: on the stream of a send, whose payloads existing clients know
+// (http.md 2.1), or as an object that says which turn and thread it belongs to.
+type form int
+
+const (
+	sendForm   form = iota // payload only; the message is "started"
+	objectForm             // seq, type, request_id, thread_id, time and the payload
+)
+
+// encoder turns events into their wire form. It belongs to one goroutine.
+type encoder struct {
+	form    form
+	agentID string
+	buf     []byte
+}
+
+// encode returns the name and data of an event. The data is valid until the next call.
+func (e *encoder) encode(ev conversation.Event) (name string, data []byte, err error) {
+	if t, ok := ev.Body.(conversation.Text); ok && e.form == sendForm {
+		// One in a thousand events is anything else: this one is worth its own lines.
+		e.buf = append(e.buf[:0], `{"text":`...)
+		e.buf = appendString(e.buf, t.Text)
+		e.buf = append(e.buf, '}')
+		return "text", e.buf, nil
+	}
+	name, payload := e.payload(ev)
+	if e.form == objectForm {
+		payload["seq"] = ev.Seq
+		payload["type"] = name
+		payload["request_id"] = ev.TurnID
+		payload["thread_id"] = ev.ThreadID
+		payload["time"] = stamp(ev.At)
+		if ev.First != ev.Seq {
+			payload["first_seq"] = ev.First
+		}
+	}
+	data, err = marshal(payload)
+	return name, data, err
+}
+
+// object returns an event as it is listed in JSON.
+func (e *encoder) object(ev conversation.Event) (json.RawMessage, error) {
+	_, data, err := e.encode(ev)
+	return data, err
+}
+
+type fields map[string]any
+
+// payload returns the name of an event and what it says.
+func (e *encoder) payload(ev conversation.Event) (string, fields) {
+	switch b := ev.Body.(type) {
+	case conversation.Message:
+		if e.form == sendForm {
+			return "started", fields{"thread_id": ev.ThreadID, "request_id": ev.TurnID, "agent_id": e.agentID}
+		}
+		return "message", fields{"sender": b.Sender, "content": b.Text, "attachments": files(b.Files)}
+	case conversation.Text:
+		return "text", fields{"text": b.Text}
+	case conversation.Thinking:
+		return "thinking", fields{"text": b.Text}
+	case conversation.ToolCall:
+		return "tool_use", fields{"id": b.ID, "name": b.Name, "input_json": b.Input}
+	case conversation.ToolState:
+		return "tool_state", fields{"id": b.ID, "state": b.State, "detail": b.Detail}
+	case conversation.ToolResult:
+		return "tool_result", fields{"id": b.ID, "output": b.Output, "is_error": b.IsError}
+	case conversation.Approval:
+		return "tool_approval", fields{"id": b.ID, "name": b.Name, "input_json": b.Input, "request_id": ev.TurnID}
+	case conversation.Usage:
+		return "usage", usageFields(b)
+	case conversation.FileSent:
+		return "file", fileFields(b.File)
+	case conversation.Session:
+		return "session_init", fields{"session_id": b.ID}
+	case conversation.SessionOrphaned:
+		return "session_orphaned", fields{"reason": b.Reason}
+	case conversation.Trouble:
+		return "warning", fields{"error": b.Text}
+	case conversation.Ended:
+		switch b.State {
+		case conversation.Done:
+			return "done", fields{"full_response": b.Response}
+		case conversation.Cancelled:
+			return "canceled", fields{"reason": b.Cause}
+		default:
+			return "error", fields{"error": b.Cause, "recoverable": b.State == conversation.Interrupted}
+		}
+	}
+	return "unknown", fields{}
+}
+
+func fileFields(f conversation.File) fields {
+	return fields{"file_id": f.ID, "filename": f.Name, "mime_type": f.Type, "size": f.Size, "sha256": f.SHA256, "url": "/api/files/" + f.ID}
+}
+
+func files(fs []conversation.File) []fields {
+	out := make([]fields, len(fs))
+	for i, f := range fs {
+		out[i] = fileFields(f)
+	}
+	return out
+}
+
+func usageFields(u conversation.Usage) fields {
+	return fields{
+		"input_tokens": u.Input, "output_tokens": u.Output, "cache_read_tokens": u.CacheRead,
+		"cache_write_tokens": u.CacheWrite, "thinking_tokens": u.Thinking,
+	}
+}
+
+func totalFields(t conversation.UsageTotal) fields {
+	return fields{
+		"total_input": t.Input, "total_output": t.Output, "total_cache_read": t.CacheRead, "total_cache_write": t.CacheWrite,
+		"total_thinking": t.Thinking, "total_tokens": t.Input + t.Output + t.Thinking, "request_count": t.Reports,
+	}
+}
+
+// turnFields is a turn as an object.
+func turnFields(t conversation.Turn) fields {
+	f := fields{
+		"request_id": t.ID, "agent_id": t.AgentID, "thread_id": t.ThreadID, "sender": t.Sender, "principal_id": t.PrincipalID,
+		"state": t.State, "first_seq": t.First, "started_at": stamp(t.StartedAt), "usage": usageFields(t.Usage),
+	}
+	if t.Cause != "" {
+		f["cause"] = t.Cause
+	}
+	if !t.FirstEventAt.IsZero() {
+		f["first_event_at"] = stamp(t.FirstEventAt)
+	}
+	if !t.EndedAt.IsZero() {
+		f["last_seq"] = t.Last
+		f["ended_at"] = stamp(t.EndedAt)
+		f["duration_ms"] = t.EndedAt.Sub(t.StartedAt).Milliseconds()
+	}
+	return f
+}
+
+// stamp is a time as it is shown: RFC 3339 in UTC, to the microsecond.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z07:00") }
+
+// marshal is json.Marshal without the escapes that only HTML needs.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), nil
+}
+
+// appendString appends s as a JSON string. Invalid UTF-8 becomes U+FFFD.
+func appendString(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	start := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= utf8.RuneSelf {
+			r, n := utf8.DecodeRuneInString(s[i:])
+			if r == utf8.RuneError && n == 1 || r == '\u2028' || r == '\u2029' {
+				b = append(b, s[start:i]...)
+				b = append(b, `\u`...)
+				b = append(b, hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
+				start = i + n
+			}
+			i += n
+			continue
+		}
+		if c >= ' ' && c != '"' && c != '\\' && c != 0x7f {
+			i++
+			continue
+		}
+		b = append(b, s[start:i]...)
+		switch c {
+		case '"', '\\':
+			b = append(b, '\\', c)
+		case '\n':
+			b = append(b, '\\', 'n')
+		case '\r':
+			b = append(b, '\\', 'r')
+		case '\t':
+			b = append(b, '\\', 't')
+		default:
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+		i++
+		start = i
+	}
+	return append(append(b, s[start:]...), '"')
+}
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }
