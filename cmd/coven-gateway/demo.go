@@ -53,6 +53,7 @@ func runDemo(ctx context.Context, cfg config.Config, logger *slog.Logger, out io
 		return err
 	}
 	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	served := make(chan error, 1)
 	go func() { served <- gw.Run(ctx) }()
 	o := demo.Options(gw.GRPCAddr().String())

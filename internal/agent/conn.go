@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
 	pb "coven-gateway/proto/coven"
@@ -27,12 +28,15 @@ const (
 	// MaxDispatch bounds a message to an agent, in bytes on the wire: existing agents decode at
 	// most 4 MiB.
 	MaxDispatch = 4<<20 - 4<<10
-	// maxWaiting is how many messages wait for an agent that does not read; further ones wait in
-	// Dispatch. gRPC takes some before the first has to wait.
+	// maxWaiting is how many messages and answers are queued for an agent that does not read;
+	// whoever has one more waits with it. gRPC takes some before the first has to be queued.
 	maxWaiting = 16
-	// maxUnread is how much may wait in all. What the gateway tells an agent beside messages does
-	// not wait for room, so it ends somewhere.
+	// maxUnread is how long the queue may become with the messages that do not wait for room.
 	maxUnread = 256
+	// unreadTimeout is how long an agent may call tools and not read the results.
+	unreadTimeout = 30 * time.Second
+	// flushTimeout is how long an agent that has half-closed has to read what is queued for it.
+	flushTimeout = 500 * time.Millisecond
 	// registerTimeout is how long a stream may live without RegisterAgent.
 	registerTimeout = 30 * time.Second
 )
@@ -55,16 +59,17 @@ type ending struct {
 func (e *ending) Error() string { return e.cause }
 
 var (
-	errLeft     = &ending{cause: "the agent disconnected"}
-	errShutDown = &ending{cause: "the gateway was shut down"}
+	errLeft       = &ending{cause: "the agent disconnected"} // gRPC has ended the stream already
+	errHalfClosed = &ending{cause: "the agent disconnected"}
+	errShutDown   = &ending{cause: "the gateway was shut down"}
 )
 
-// endingOf returns the ending in an error; a context that ended by itself is an agent that left.
+// endingOf returns the ending that an error is.
 func endingOf(err error) *ending {
 	if e, ok := errors.AsType[*ending](err); ok {
 		return e
 	}
-	return errLeft
+	return &ending{errLeft.cause, err}
 }
 
 // A Conn is one agent's stream.
@@ -73,16 +78,17 @@ func endingOf(err error) *ending {
 // receive. A third one, write, lives as long as there is something to send; at most one does. gRPC
 // ends a Recv or Send that is under way only when the handler returns, so the handler can be in
 // neither of them: that is how the gateway can end a stream whose agent does not send or read.
-// The registry waits for receive, and receive for write.
+// The registry waits for receive, and receive for write. When gRPC has ended the stream, the
+// handler waits for receive, too.
 type Conn struct {
 	// Fixed when the stream begins.
 	registry *Registry
 	stream   grpc.BidiStreamingServer[pb.AgentMessage, pb.ServerMessage]
 	ctx      context.Context // ends with the stream; its cause is the *ending, or the agent left
 	end      context.CancelCauseFunc
-	room     chan struct{} // a token for each message to the agent that waits; capacity maxWaiting
+	room     chan struct{} // a token for each queued message that takesRoom; capacity maxWaiting
 
-	info Info // fixed before it is published, but for the fields that change
+	info Info // fixed before it is published; without what changes, see snapshot
 
 	contested atomic.Bool  // a newcomer waits for the id; written under registry.mu
 	busy      atomic.Bool  // receive handles a message, so it is not the agent who is silent
@@ -93,17 +99,34 @@ type Conn struct {
 	welcomed bool      // clients can see it
 
 	// Owned by receive.
-	notes []note // the last ones
-	noted int
+	receiver sync.WaitGroup // receive
+	why      *ending        // set when receive has returned
+	notes    []note         // the last ones
+	noted    int
 
 	mu      sync.Mutex
-	open    bool                // Welcome is queued and the stream has not ended: the queue takes messages
+	state   state
 	calls   map[string]*call    // by request id
 	queue   []*pb.ServerMessage // for write, in order
 	writing bool                // write runs, or has failed
 	writer  sync.WaitGroup      // write; started only while open
 	pulse   *time.Timer         // checks for silence; set once the agent has sent a heartbeat
 }
+
+func newConn(r *Registry, stream grpc.BidiStreamingServer[pb.AgentMessage, pb.ServerMessage], p auth.Principal) *Conn {
+	c := &Conn{registry: r, stream: stream, room: make(chan struct{}, maxWaiting), info: Info{Principal: p}}
+	c.ctx, c.end = context.WithCancelCause(stream.Context())
+	return c
+}
+
+// A state is how far a connection is.
+type state int8
+
+const (
+	unregistered state = iota
+	open               // Welcome is queued and the queue takes messages
+	closed             // every call has its end
+)
 
 // A note identifies something that was logged.
 type note struct{ what, requestID string }
@@ -119,18 +142,20 @@ type call struct {
 // receive reads the stream to its end and cleans up after it.
 func (c *Conn) receive() {
 	defer c.registry.finished(c)
-	err := c.read()
-	if c.ctx.Err() != nil {
-		err = context.Cause(c.ctx) // the earlier of two reasons is the true one
-	} else if errors.Is(err, errLeft) && c.registry.shuttingDown() {
-		err = errShutDown
+	c.why = endingOf(c.read())
+	if ours, ok := errors.AsType[*ending](context.Cause(c.ctx)); ok {
+		c.why = ours // what came after it is its consequence
+	} else if c.why.status == nil && c.registry.shuttingDown() {
+		c.why = errShutDown
 	}
-	c.close(endingOf(err).cause)
+	c.close(c.why.cause)
 	c.registry.leave(c)
-	if errors.Is(err, io.EOF) {
-		c.writer.Wait() // whoever half-closes still reads
+	if c.why == errHalfClosed {
+		late := time.AfterFunc(flushTimeout, func() { c.end(c.why) })
+		c.writer.Wait()
+		late.Stop()
 	}
-	c.end(err)
+	c.end(c.why)
 	c.writer.Wait()
 }
 
@@ -142,11 +167,11 @@ func (c *Conn) read() (err error) {
 			err = &ending{"the gateway failed", fault.New(fault.Internal, "internal server error")}
 		}
 	}()
-	if err := c.register(); err != nil {
-		c.registry.metrics.registrations.WithLabelValues(resultOf(err)).Inc()
+	err = c.register()
+	c.registry.metrics.registered(err)
+	if err != nil {
 		return err
 	}
-	c.registry.metrics.registrations.WithLabelValues("ok").Inc()
 	c.welcome()
 	for {
 		m, err := c.stream.Recv()
@@ -154,7 +179,7 @@ func (c *Conn) read() (err error) {
 			return receiveFailed("receiving message", err)
 		}
 		if c.ctx.Err() != nil {
-			return context.Cause(c.ctx)
+			return errLeft // or we have ended it
 		}
 		c.busy.Store(true)
 		c.registry.metrics.received.Inc()
@@ -174,35 +199,32 @@ func (c *Conn) register() error {
 	late := time.AfterFunc(registerTimeout, func() {
 		c.end(&ending{errLeft.cause, fault.New(fault.Invalid, "first message must be RegisterAgent; none came within %s", registerTimeout)})
 	})
+	defer late.Stop()
 	m, err := c.stream.Recv()
-	if !late.Stop() {
-		return context.Cause(c.ctx)
-	}
 	if err != nil {
 		return receiveFailed("receiving first message", err)
 	}
 	c.registry.metrics.received.Inc()
-	principal := c.info.Principal
-	if c.info, err = registration(m); err != nil {
-		return &ending{errLeft.cause, err}
+	info, err := registration(m)
+	if err != nil {
+		return err
 	}
-	c.info.Principal = principal
-	if err := c.registry.enter(c.ctx, c); err != nil {
-		return &ending{errLeft.cause, err}
-	}
-	return nil
+	info.Principal = c.info.Principal
+	c.info = info
+	late.Stop() // enter has a bound of its own
+	return c.registry.enter(c.ctx, c)
 }
 
-// welcome queues Welcome, makes the agent visible and only then lets the writer go. So nothing
-// can precede Welcome, and an agent that has read it can be reached.
+// welcome queues Welcome, makes the agent visible and only then lets the writer go. So nothing can
+// precede Welcome, and an agent that has read it can be reached.
 func (c *Conn) welcome() {
 	c.info.ConnectedAt = time.Now().UTC()
 	c.seen.Store(int64(time.Since(c.registry.started)))
+	c.log().Info("agent connected", "name", c.info.Name)
 	c.mu.Lock()
-	c.open = true
+	c.state = open
 	c.queue = append(c.queue, welcomeMessage(c.registry.opts.ServerID, c.info))
 	c.mu.Unlock()
-	c.log().Info("agent connected", "name", c.info.Name)
 	c.registry.publish(c)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -221,10 +243,7 @@ func (c *Conn) handle(m *pb.AgentMessage) error {
 	case *pb.AgentMessage_Heartbeat:
 		c.heartbeat()
 	case *pb.AgentMessage_ExecutePackTool:
-		// Never wait for an agent that calls tools and does not read the results.
-		if err := c.tell(toolNotFound(p.ExecutePackTool.GetRequestId())); err != nil {
-			return &ending{"the agent does not read its stream", err}
-		}
+		return c.answer(toolNotFound(p.ExecutePackTool.GetRequestId()))
 	case *pb.AgentMessage_InjectionAck, *pb.AgentMessage_PackToolResult:
 		c.log().Debug("an agent answered what nobody asked", "payload", fmt.Sprintf("%T", p))
 	case *pb.AgentMessage_Register:
@@ -255,7 +274,7 @@ func (c *Conn) deliver(requestID string, b conversation.Body) error {
 		t.Retire()
 	case err == nil:
 	case c.ctx.Err() != nil:
-		return context.Cause(c.ctx)
+		return errLeft // or we have ended it
 	default:
 		c.log().Error("an agent's answer could not be taken; its stream is ended", "request_id", requestID, "error", err)
 		return &ending{"the gateway could not take the agent's answer", err}
@@ -265,52 +284,92 @@ func (c *Conn) deliver(requestID string, b conversation.Body) error {
 
 // dispatch queues a message and opens its call, both or neither: whoever gets no error gets an end.
 func (c *Conn) dispatch(ctx context.Context, requestID string, m *pb.ServerMessage, to conversation.Sink) (conversation.Call, error) {
-	select {
-	case c.room <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	case <-c.ctx.Done():
-		return nil, conversation.ErrAgentGone
+	if err := c.waitForRoom(ctx); err != nil {
+		return nil, err
 	}
 	t := &call{conn: c, requestID: requestID, sink: to}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.open {
+	switch {
+	case c.state != open:
+		<-c.room
 		return nil, conversation.ErrAgentGone
-	}
-	if c.calls[requestID] != nil {
-		<-c.room // ours, or one like it
+	case c.calls[requestID] != nil:
+		<-c.room
 		return nil, fault.New(fault.Conflict, "request %s is open", requestID)
-	}
-	if c.calls == nil {
+	case c.calls == nil:
 		c.calls = make(map[string]*call)
 	}
 	c.calls[requestID] = t
-	c.queue = append(c.queue, m)
-	c.startWriter()
+	c.push(m)
 	return t, nil
 }
 
-// tell queues anything but a user's message. It does not wait.
+// answer queues the answer to what the agent asked. The agent is not read while it waits for room:
+// whoever asks faster than it reads is slowed down, and whoever does not read has to go.
+func (c *Conn) answer(m *pb.ServerMessage) error {
+	ctx, cancel := context.WithTimeout(c.ctx, unreadTimeout)
+	defer cancel()
+	switch err := c.waitForRoom(ctx); {
+	case err == nil:
+	case c.ctx.Err() != nil:
+		return errLeft // or we have ended it
+	default:
+		return &ending{"the agent does not read its stream", fault.New(fault.Unavailable, "the answers to tool calls were not read for %s", unreadTimeout)}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.push(m)
+	return nil
+}
+
+// waitForRoom takes a token for the queue. The writer returns it.
+func (c *Conn) waitForRoom(ctx context.Context) error {
+	select {
+	case c.room <- struct{}{}:
+		return nil
+	default: // spares the usual case two contexts
+	}
+	select {
+	case c.room <- struct{}{}:
+		return nil
+	case <-c.ctx.Done():
+		return conversation.ErrAgentGone
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// tell queues what must not wait for room.
 func (c *Conn) tell(m *pb.ServerMessage) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case !c.open:
+	case c.state != open:
 		return conversation.ErrAgentGone
 	case len(c.queue) >= maxUnread:
-		return fault.New(fault.Unavailable, "the agent does not read its stream: %d messages wait", len(c.queue))
+		return fault.New(fault.Unavailable, "the agent does not read its stream")
 	}
-	c.queue = append(c.queue, m)
-	c.startWriter()
+	c.push(m)
 	return nil
 }
 
-// bye announces a shutdown. A stream that is not registered, or does not read, ends at once.
+// bye announces a shutdown. A stream that is not registered ends at once.
 func (c *Conn) bye(reason string) {
-	if c.tell(shutdownMessage(reason)) != nil {
-		c.end(&ending{errShutDown.cause, errClosing})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch c.state {
+	case unregistered:
+		c.end(endingOf(errClosing))
+	case open:
+		c.push(shutdownMessage(reason))
 	}
+}
+
+// push queues a message. c.mu is held and the connection is open.
+func (c *Conn) push(m *pb.ServerMessage) {
+	c.queue = append(c.queue, m)
+	c.startWriter()
 }
 
 // startWriter starts the writer unless it runs. c.mu is held and the connection is open.
@@ -333,7 +392,7 @@ func (c *Conn) write() {
 			return // and stay the writer, so that there is no other
 		}
 		c.registry.metrics.sent.Inc()
-		if m.GetSendMessage() != nil {
+		if takesRoom(m) {
 			<-c.room
 		}
 	}
@@ -357,13 +416,13 @@ func (c *Conn) pop() *pb.ServerMessage {
 // close refuses further messages and tells every open call that the agent is gone.
 func (c *Conn) close(cause string) {
 	c.mu.Lock()
-	wasOpen, calls := c.open, c.calls
-	c.open, c.calls = false, nil
+	was, calls := c.state, c.calls
+	c.state, c.calls = closed, nil
 	if c.pulse != nil {
 		c.pulse.Stop()
 	}
 	c.mu.Unlock()
-	if wasOpen {
+	if was == open {
 		c.log().Info("agent disconnected", "cause", cause, "open_turns", len(calls), "duration", time.Since(c.info.ConnectedAt))
 	}
 	for _, t := range calls {
@@ -397,7 +456,7 @@ func (c *Conn) checkPulse() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open {
+	if c.state == open {
 		c.pulse.Reset(left)
 	}
 }
@@ -464,10 +523,15 @@ func (t *call) Retire() {
 
 var _ conversation.Call = (*call)(nil)
 
+// takesRoom reports whether a message had to wait for room in the queue.
+func takesRoom(m *pb.ServerMessage) bool {
+	return m.GetSendMessage() != nil || m.GetPackToolResult() != nil
+}
+
 // receiveFailed says what the failure of a Recv means.
-func receiveFailed(what string, err error) error {
+func receiveFailed(what string, err error) *ending {
 	if errors.Is(err, io.EOF) {
-		return err
+		return errHalfClosed
 	}
 	s := status.Convert(err)
 	code := fault.Internal

@@ -1,27 +1,53 @@
 package agent
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"coven-gateway/internal/fault"
+)
 
 // metrics are the figures of this package.
 type metrics struct {
-	connected     prometheus.Gauge
-	messages      *prometheus.CounterVec // by direction
-	registrations *prometheus.CounterVec // by result
+	received, sent prometheus.Counter
+	registrations  *prometheus.CounterVec // by result
 }
 
+// registrationOK is the result of a registration that did not fail; the others are fault codes.
+const registrationOK = "ok"
+
 func newMetrics(reg prometheus.Registerer, r *Registry) *metrics {
+	messages := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "coven_agent_messages_total", Help: "Messages on agent streams, by direction as the gateway sees it."}, []string{"direction"})
 	m := &metrics{
-		connected:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_agents_connected", Help: "Agents that are connected."}),
-		messages:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "coven_agent_messages_total", Help: "Messages from (in) and to (out) agents."}, []string{"direction"}),
-		registrations: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "coven_agent_registrations_total", Help: "Registrations of agents, by result."}, []string{"result"}),
+		received:      messages.WithLabelValues("in"),
+		sent:          messages.WithLabelValues("out"),
+		registrations: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "coven_agent_registrations_total", Help: "Attempts of agents to register, by result."}, []string{"result"}),
 	}
-	queued := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "coven_agent_out_queue", Help: "Messages that wait to be sent to agents."}, func() float64 {
-		n := 0
-		for _, c := range r.all() {
-			n += len(c.out)
-		}
-		return float64(n)
-	})
-	reg.MustRegister(m.connected, m.messages, m.registrations, queued)
+	for _, result := range []string{registrationOK, string(fault.Exists), string(fault.Invalid), string(fault.Gone)} {
+		m.registrations.WithLabelValues(result)
+	}
+	reg.MustRegister(messages, m.registrations,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "coven_agents_connected", Help: "Agents that are connected."},
+			func() float64 { return float64(r.Len()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "coven_agent_out_queue", Help: "Messages that wait for their agent to read."},
+			func() float64 {
+				n := 0
+				for _, c := range r.welcomed() {
+					n += c.waiting()
+				}
+				return float64(n)
+			}),
+	)
 	return m
+}
+
+// registered counts an attempt to register.
+func (m *metrics) registered(err error) {
+	result := registrationOK
+	if err != nil {
+		result = string(fault.Gone) // the agent left before
+		if s := endingOf(err).status; s != nil {
+			result = string(fault.CodeOf(s))
+		}
+	}
+	m.registrations.WithLabelValues(result).Inc()
 }

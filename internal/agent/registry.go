@@ -168,7 +168,7 @@ func (r *Registry) enter(ctx context.Context, c *Conn) error {
 		r.mu.Unlock()
 		return taken
 	}
-	n := &newcomer{conn: c, decided: make(chan struct{}), verdict: taken}
+	n := &newcomer{conn: c, decided: make(chan struct{})}
 	holder.next = n
 	holder.contested.Store(true)
 	r.mu.Unlock()
@@ -180,9 +180,13 @@ func (r *Registry) enter(ctx context.Context, c *Conn) error {
 	case <-grace.C:
 	case <-ctx.Done():
 	}
+	var verdict error = taken
+	if ctx.Err() != nil {
+		verdict = errLeft
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.decide(holder, n, taken) // without effect when it is decided
+	r.decide(holder, n, verdict) // without effect when it is decided
 	return n.verdict
 }
 

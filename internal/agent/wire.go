@@ -1,132 +1,187 @@
 package agent
 
 import (
-	"fmt"
 	"strings"
+	"time"
 	"unicode"
+
+	"google.golang.org/protobuf/proto"
 
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
 	pb "coven-gateway/proto/coven"
 )
 
-// Features of the protocol that change what an agent is sent.
+// Limits of RegisterAgent, in bytes where they are not counts. They keep what a connection costs in
+// memory within bounds.
 const (
-	FeatureCancellation = "cancellation" // understands CancelRequest
+	MaxAgentID      = 200
+	maxRegistration = 1 << 20 // the whole message
+	maxName         = 200
+	maxPath         = 4096
+	maxWords        = 64 // capabilities, workspaces, features
+	maxWord         = 200
+	maxTools        = 128
+	maxToolName     = 128
+	maxDescription  = 16 << 10
+	maxSchema       = 64 << 10
 )
 
-// features is what this gateway understands beyond the shared protocol.
-var features = []string{FeatureCancellation, "token_usage", "tool_states"}
+// defaultToolTimeout is how long a call of a tool may take that does not say.
+const defaultToolTimeout = 30 * time.Second
 
-// Limits of a registration.
-const (
-	MaxAgentID = 200 // bytes, also of the name
-	maxList    = 100 // entries of each list
-	maxEntry   = 1000
-	maxTools   = 500
-	maxSchema  = 256 << 10 // bytes of one tool's schema
-)
+// features are the optional parts of the protocol that the gateway understands.
+var features = []string{"token_usage", "tool_states", featureCancellation}
 
-// infoOf reads the first message of a stream.
-func infoOf(m *pb.AgentMessage) (Info, error) {
+// registration reads the first message of a stream. Its faults are Invalid.
+func registration(m *pb.AgentMessage) (Info, error) {
 	r := m.GetRegister()
 	if r == nil {
 		return Info{}, fault.New(fault.Invalid, "first message must be RegisterAgent")
 	}
-	if r.GetAgentId() == "" {
-		return Info{}, fault.New(fault.Invalid, "agent_id is required")
+	md := r.GetMetadata()
+	if err := checkRegistration(r); err != nil {
+		return Info{}, err
 	}
-	meta := r.GetMetadata()
+	info := Info{
+		ID: r.GetAgentId(), Name: r.GetName(), Capabilities: r.GetCapabilities(), Features: r.GetProtocolFeatures(),
+		Workspaces: md.GetWorkspaces(), WorkingDir: md.GetWorkingDirectory(), Backend: md.GetBackend(),
+		Hostname: md.GetHostname(), OS: md.GetOs(),
+	}
+	if g := md.GetGit(); g != nil {
+		info.Git = &Git{
+			Branch: g.GetBranch(), Commit: g.GetCommit(), Remote: g.GetRemote(), Dirty: g.GetDirty(),
+			Ahead: int(g.GetAhead()), Behind: int(g.GetBehind()),
+		}
+	}
+	for _, t := range r.GetTools() {
+		timeout := time.Duration(t.GetTimeoutSeconds()) * time.Second
+		if timeout == 0 {
+			timeout = defaultToolTimeout
+		}
+		info.Tools = append(info.Tools, Tool{
+			Name: t.GetName(), Description: t.GetDescription(), Schema: t.GetInputSchemaJson(),
+			Needs: t.GetRequiredCapabilities(), Timeout: timeout,
+		})
+	}
+	return info, nil
+}
+
+func checkRegistration(r *pb.RegisterAgent) error {
+	md, git := r.GetMetadata(), r.GetMetadata().GetGit()
+	if r.GetAgentId() == "" {
+		return fault.New(fault.Invalid, "agent_id is required")
+	}
+	if strings.ContainsFunc(r.GetAgentId(), unicode.IsControl) {
+		return fault.New(fault.Invalid, "agent_id must not contain control characters")
+	}
+	if n := proto.Size(r); n > maxRegistration {
+		return fault.New(fault.Invalid, "RegisterAgent must not be larger than %d bytes; this one has %d", maxRegistration, n)
+	}
 	for _, f := range []struct {
 		name, value string
 		limit       int
 	}{
 		{"agent_id", r.GetAgentId(), MaxAgentID},
-		{"name", r.GetName(), MaxAgentID},
-		{"metadata.working_directory", meta.GetWorkingDirectory(), 4096},
-		{"metadata.hostname", meta.GetHostname(), maxEntry},
-		{"metadata.os", meta.GetOs(), maxEntry},
-		{"metadata.backend", meta.GetBackend(), maxEntry},
+		{"name", r.GetName(), maxName},
+		{"metadata.working_directory", md.GetWorkingDirectory(), maxPath},
+		{"metadata.hostname", md.GetHostname(), maxWord},
+		{"metadata.os", md.GetOs(), maxWord},
+		{"metadata.backend", md.GetBackend(), maxWord},
+		{"metadata.git.branch", git.GetBranch(), maxPath},
+		{"metadata.git.commit", git.GetCommit(), maxWord},
+		{"metadata.git.remote", git.GetRemote(), maxPath},
 	} {
-		if len(f.value) > f.limit {
-			return Info{}, fault.New(fault.Invalid, "%s must not be longer than %d bytes; this one has %d", f.name, f.limit, len(f.value))
-		}
-		if strings.ContainsFunc(f.value, unicode.IsControl) {
-			return Info{}, fault.New(fault.Invalid, "%s must not contain control characters", f.name)
+		if err := checkLength(f.name, f.value, f.limit); err != nil {
+			return err
 		}
 	}
 	for _, l := range []struct {
-		name   string
-		values []string
+		name  string
+		words []string
 	}{
 		{"capabilities", r.GetCapabilities()},
 		{"protocol_features", r.GetProtocolFeatures()},
-		{"metadata.workspaces", meta.GetWorkspaces()},
+		{"metadata.workspaces", md.GetWorkspaces()},
 	} {
-		if len(l.values) > maxList {
-			return Info{}, fault.New(fault.Invalid, "%s must not have more than %d entries; this one has %d", l.name, maxList, len(l.values))
-		}
-		for i, v := range l.values {
-			if len(v) > maxEntry {
-				return Info{}, fault.New(fault.Invalid, "%s[%d] must not be longer than %d bytes; this one has %d", l.name, i, maxEntry, len(v))
-			}
+		if err := checkWords(l.name, l.words); err != nil {
+			return err
 		}
 	}
-	if len(r.GetTools()) > maxTools {
-		return Info{}, fault.New(fault.Invalid, "tools must not have more than %d entries; this one has %d", maxTools, len(r.GetTools()))
+	if n := len(r.GetTools()); n > maxTools {
+		return fault.New(fault.Invalid, "tools must not have more than %d entries; this one has %d", maxTools, n)
 	}
-	for i, t := range r.GetTools() {
-		if t.GetName() == "" || len(t.GetName()) > maxEntry || len(t.GetInputSchemaJson()) > maxSchema {
-			return Info{}, fault.New(fault.Invalid, "tools[%d] must have a name of at most %d bytes and a schema of at most %d bytes", i, maxEntry, maxSchema)
+	for _, t := range r.GetTools() {
+		if err := checkTool(t); err != nil {
+			return err
 		}
 	}
-	name := r.GetName()
-	if name == "" {
-		name = r.GetAgentId()
+	return nil
+}
+
+func checkTool(t *pb.ToolDefinition) error {
+	if t.GetName() == "" {
+		return fault.New(fault.Invalid, "tools: name is required")
 	}
-	return Info{
-		ID: r.GetAgentId(), Name: name, Capabilities: r.GetCapabilities(), Features: r.GetProtocolFeatures(), Tools: r.GetTools(),
-		Workspaces: meta.GetWorkspaces(), WorkingDir: meta.GetWorkingDirectory(), Backend: meta.GetBackend(),
-		Hostname: meta.GetHostname(), OS: meta.GetOs(), Git: meta.GetGit(),
-	}, nil
-}
-
-func (c *Conn) welcome() *pb.ServerMessage {
-	return &pb.ServerMessage{Payload: &pb.ServerMessage_Welcome{Welcome: &pb.Welcome{
-		ServerId: c.registry.opts.ServerID, AgentId: c.info.ID, InstanceId: c.info.InstanceID,
-		PrincipalId: c.info.Principal.ID, ProtocolFeatures: features,
-	}}}
-}
-
-func messageOf(m conversation.Dispatch) *pb.SendMessage {
-	s := &pb.SendMessage{RequestId: m.TurnID, ThreadId: m.ThreadID, Sender: m.Sender, Content: m.Text}
-	for _, f := range m.Files {
-		s.Attachments = append(s.Attachments, &pb.FileAttachment{Filename: f.Name, MimeType: f.Type, Data: f.Data})
+	if t.GetTimeoutSeconds() < 0 {
+		return fault.New(fault.Invalid, "tools: timeout_seconds must not be negative")
 	}
-	return s
+	for _, f := range []struct {
+		name, value string
+		limit       int
+	}{
+		{"tools: name", t.GetName(), maxToolName},
+		{"tools: description", t.GetDescription(), maxDescription},
+		{"tools: input_schema_json", t.GetInputSchemaJson(), maxSchema},
+	} {
+		if err := checkLength(f.name, f.value, f.limit); err != nil {
+			return err
+		}
+	}
+	return checkWords("tools: required_capabilities", t.GetRequiredCapabilities())
 }
 
-// bodyOf returns what a response says, nil when it says nothing that is known.
-func bodyOf(r *pb.MessageResponse) conversation.Body {
+func checkLength(name, value string, limit int) error {
+	if len(value) > limit {
+		return fault.New(fault.Invalid, "%s must not be longer than %d bytes; this one has %d", name, limit, len(value))
+	}
+	return nil
+}
+
+func checkWords(name string, words []string) error {
+	if len(words) > maxWords {
+		return fault.New(fault.Invalid, "%s must not have more than %d entries; this one has %d", name, maxWords, len(words))
+	}
+	for _, w := range words {
+		if err := checkLength(name+": an entry", w, maxWord); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// responseBody returns what an event says; nil when its kind is unknown.
+func responseBody(r *pb.MessageResponse) conversation.Body {
 	switch e := r.GetEvent().(type) {
-	case *pb.MessageResponse_Text:
-		return conversation.Text{Text: e.Text}
 	case *pb.MessageResponse_Thinking:
 		return conversation.Thinking{Text: e.Thinking}
+	case *pb.MessageResponse_Text:
+		return conversation.Text{Text: e.Text}
 	case *pb.MessageResponse_ToolUse:
 		return conversation.ToolCall{ID: e.ToolUse.GetId(), Name: e.ToolUse.GetName(), Input: e.ToolUse.GetInputJson()}
-	case *pb.MessageResponse_ToolState:
-		return toolState(e.ToolState)
 	case *pb.MessageResponse_ToolResult:
 		return conversation.ToolResult{ID: e.ToolResult.GetId(), Output: e.ToolResult.GetOutput(), IsError: e.ToolResult.GetIsError()}
+	case *pb.MessageResponse_ToolState:
+		return toolState(e.ToolState)
 	case *pb.MessageResponse_ToolApprovalRequest:
 		a := e.ToolApprovalRequest
 		return conversation.Approval{ID: a.GetId(), Name: a.GetName(), Input: a.GetInputJson()}
 	case *pb.MessageResponse_Usage:
 		u := e.Usage
 		return conversation.Usage{
-			Input: count(u.GetInputTokens()), Output: count(u.GetOutputTokens()), Thinking: count(u.GetThinkingTokens()),
+			Input: count(u.GetInputTokens()), Output: count(u.GetOutputTokens()),
 			CacheRead: count(u.GetCacheReadTokens()), CacheWrite: count(u.GetCacheWriteTokens()),
+			Thinking: count(u.GetThinkingTokens()),
 		}
 	case *pb.MessageResponse_File:
 		return conversation.FileData{Name: e.File.GetFilename(), Type: e.File.GetMimeType(), Data: e.File.GetData()}
@@ -139,16 +194,20 @@ func bodyOf(r *pb.MessageResponse) conversation.Body {
 	case *pb.MessageResponse_Done:
 		return conversation.Ended{State: conversation.Done, Response: e.Done.GetFullResponse()}
 	case *pb.MessageResponse_Cancelled:
-		return conversation.Ended{State: conversation.Cancelled, Cause: e.Cancelled.GetReason()}
-	default:
-		return nil
+		return cancelled(e.Cancelled.GetReason())
 	}
+	return nil
 }
 
-// count is a number of tokens; a negative one is a mistake of the agent.
-func count(n int32) int64 { return int64(max(n, 0)) }
+// count reads a number of tokens; a negative one is an agent's mistake.
+func count(tokens int32) int64 { return int64(max(tokens, 0)) }
 
-var stateWords = map[pb.ToolState]string{
+func cancelled(reason string) conversation.Body {
+	return conversation.Ended{State: conversation.Cancelled, Cause: reason}
+}
+
+// toolStates are the words for the states of a tool (http.md 2.1).
+var toolStates = map[pb.ToolState]string{
 	pb.ToolState_TOOL_STATE_PENDING:           "pending",
 	pb.ToolState_TOOL_STATE_AWAITING_APPROVAL: "awaiting_approval",
 	pb.ToolState_TOOL_STATE_RUNNING:           "running",
@@ -159,12 +218,53 @@ var stateWords = map[pb.ToolState]string{
 	pb.ToolState_TOOL_STATE_CANCELLED:         "canceled",
 }
 
+// toolState returns what an update says; nil when there is none.
 func toolState(u *pb.ToolStateUpdate) conversation.Body {
-	word, ok := stateWords[u.GetState()]
+	if u == nil {
+		return nil
+	}
+	word, ok := toolStates[u.GetState()]
 	if !ok {
 		word = "unknown"
 	}
 	return conversation.ToolState{ID: u.GetId(), State: word, Detail: u.GetDetail()}
 }
 
-func payloadName(m *pb.AgentMessage) string { return fmt.Sprintf("%T", m.GetPayload()) }
+func welcomeMessage(serverID string, i Info) *pb.ServerMessage {
+	return &pb.ServerMessage{Payload: &pb.ServerMessage_Welcome{Welcome: &pb.Welcome{
+		ServerId: serverID, AgentId: i.ID, InstanceId: i.InstanceID, PrincipalId: i.Principal.ID, ProtocolFeatures: features,
+	}}}
+}
+
+func sendMessage(d conversation.Dispatch) *pb.ServerMessage {
+	m := &pb.SendMessage{RequestId: d.TurnID, ThreadId: d.ThreadID, Sender: d.Sender, Content: d.Text}
+	for _, f := range d.Files {
+		m.Attachments = append(m.Attachments, &pb.FileAttachment{Filename: f.Name, MimeType: f.Type, Data: f.Data})
+	}
+	return &pb.ServerMessage{Payload: &pb.ServerMessage_SendMessage{SendMessage: m}}
+}
+
+func cancelRequest(requestID, reason string) *pb.ServerMessage {
+	m := &pb.CancelRequest{RequestId: requestID}
+	if reason != "" {
+		m.Reason = new(strings.ToValidUTF8(reason, "\uFFFD")) // what is not valid could not be sent
+	}
+	return &pb.ServerMessage{Payload: &pb.ServerMessage_CancelRequest{CancelRequest: m}}
+}
+
+func toolApproval(id string, approved, all bool) *pb.ServerMessage {
+	return &pb.ServerMessage{Payload: &pb.ServerMessage_ToolApproval{ToolApproval: &pb.ToolApprovalResponse{
+		Id: id, Approved: approved, ApproveAll: all,
+	}}}
+}
+
+// toolNotFound answers a call of any tool, until there are some.
+func toolNotFound(requestID string) *pb.ServerMessage {
+	return &pb.ServerMessage{Payload: &pb.ServerMessage_PackToolResult{PackToolResult: &pb.PackToolResult{
+		RequestId: requestID, Result: &pb.PackToolResult_Error{Error: "tool not found"},
+	}}}
+}
+
+func shutdownMessage(reason string) *pb.ServerMessage {
+	return &pb.ServerMessage{Payload: &pb.ServerMessage_Shutdown{Shutdown: &pb.Shutdown{Reason: reason}}}
+}

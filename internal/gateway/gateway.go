@@ -158,7 +158,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 	}
 	g.onStop("HTTP server", g.stopHTTP)
-	g.grpcServer = grpc.NewServer(append(agent.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(o.Logger)...)...)
+	g.grpcServer = grpc.NewServer(append(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(o.Logger)...)...)
 	g.agents.Register(g.grpcServer)
 	g.onStop("gRPC server", g.stopGRPC)
 

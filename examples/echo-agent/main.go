@@ -1,0 +1,32 @@
+// Echo-agent is the smallest useful agent: it says what it hears.
+package main
+
+import (
+	"context"
+	"flag"
+	"log"
+	"os"
+	"os/signal"
+
+	"coven-gateway/sdk/agent"
+)
+
+func main() {
+	server := flag.String("server", "127.0.0.1:50051", "gRPC `address` of the gateway")
+	id := flag.String("id", "echo", "agent `id`")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	err := agent.Run(ctx, agent.Options{
+		Server:    *server,
+		ID:        *id,
+		OnWelcome: func(w agent.Welcome) { log.Printf("connected as %s", w.AgentID) },
+		Handler: agent.HandlerFunc(func(_ context.Context, m *agent.Message, w *agent.Writer) error {
+			return w.Text(m.Content)
+		}),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+}
