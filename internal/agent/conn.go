@@ -59,9 +59,8 @@ type ending struct {
 func (e *ending) Error() string { return e.cause }
 
 var (
-	errLeft       = &ending{cause: "the agent disconnected"} // gRPC has ended the stream already
-	errHalfClosed = &ending{cause: "the agent disconnected"}
-	errShutDown   = &ending{cause: "the gateway was shut down"}
+	errLeft     = &ending{cause: "the agent disconnected"}
+	errShutDown = &ending{cause: "the gateway was shut down"}
 )
 
 // endingOf returns the ending that an error is.
@@ -142,21 +141,27 @@ type call struct {
 // receive reads the stream to its end and cleans up after it.
 func (c *Conn) receive() {
 	defer c.registry.finished(c)
-	c.why = endingOf(c.read())
-	if ours, ok := errors.AsType[*ending](context.Cause(c.ctx)); ok {
-		c.why = ours // what came after it is its consequence
-	} else if c.why.status == nil && c.registry.shuttingDown() {
+	c.why = c.reason(c.read())
+	if c.why.status == nil && c.registry.shuttingDown() {
 		c.why = errShutDown
 	}
 	c.close(c.why.cause)
 	c.registry.leave(c)
-	if c.why == errHalfClosed {
+	if c.ctx.Err() == nil && c.why.status == nil { // it has half-closed, and may still read
 		late := time.AfterFunc(flushTimeout, func() { c.end(c.why) })
 		c.writer.Wait()
 		late.Stop()
 	}
 	c.end(c.why)
 	c.writer.Wait()
+}
+
+// reason returns why the stream ends, where a goroutine of it fails with err.
+func (c *Conn) reason(err error) *ending {
+	if ours, ok := errors.AsType[*ending](context.Cause(c.ctx)); ok {
+		return ours // what came after it is its consequence
+	}
+	return endingOf(err)
 }
 
 // read returns why the stream has ended, or has to end.
@@ -167,11 +172,11 @@ func (c *Conn) read() (err error) {
 			err = &ending{"the gateway failed", fault.New(fault.Internal, "internal server error")}
 		}
 	}()
-	err = c.register()
-	c.registry.metrics.registered(err)
-	if err != nil {
+	if err := c.register(); err != nil {
+		c.registry.metrics.refused(c.reason(err))
 		return err
 	}
+	c.registry.metrics.accepted()
 	c.welcome()
 	for {
 		m, err := c.stream.Recv()
@@ -325,11 +330,6 @@ func (c *Conn) answer(m *pb.ServerMessage) error {
 
 // waitForRoom takes a token for the queue. The writer returns it.
 func (c *Conn) waitForRoom(ctx context.Context) error {
-	select {
-	case c.room <- struct{}{}:
-		return nil
-	default: // spares the usual case two contexts
-	}
 	select {
 	case c.room <- struct{}{}:
 		return nil
@@ -505,10 +505,15 @@ func (t *call) Cancel(reason string) bool {
 		return false
 	}
 	c.mu.Lock()
-	again := t.cancelled
-	t.cancelled = true
-	c.mu.Unlock()
-	return again || c.tell(cancelRequest(t.requestID, reason)) == nil
+	defer c.mu.Unlock()
+	switch {
+	case c.calls[t.requestID] != t || len(c.queue) >= maxUnread:
+		return false // there is nothing to stop, or the agent would not hear of it
+	case !t.cancelled:
+		t.cancelled = true
+		c.push(cancelRequest(t.requestID, reason))
+	}
+	return true
 }
 
 // Retire implements [conversation.Call].
@@ -531,7 +536,7 @@ func takesRoom(m *pb.ServerMessage) bool {
 // receiveFailed says what the failure of a Recv means.
 func receiveFailed(what string, err error) *ending {
 	if errors.Is(err, io.EOF) {
-		return errHalfClosed
+		return errLeft
 	}
 	s := status.Convert(err)
 	code := fault.Internal

@@ -40,14 +40,14 @@ func newMetrics(reg prometheus.Registerer, r *Registry) *metrics {
 	return m
 }
 
-// registered counts an attempt to register.
-func (m *metrics) registered(err error) {
-	result := registrationOK
-	if err != nil {
-		result = string(fault.Gone) // the agent left before
-		if s := endingOf(err).status; s != nil {
-			result = string(fault.CodeOf(s))
-		}
+// accepted counts an agent that is registered.
+func (m *metrics) accepted() { m.registrations.WithLabelValues(registrationOK).Inc() }
+
+// refused counts a stream that ends without that.
+func (m *metrics) refused(why *ending) {
+	result := fault.Gone // it left by itself
+	if why.status != nil {
+		result = fault.CodeOf(why.status)
 	}
-	m.registrations.WithLabelValues(result).Inc()
+	m.registrations.WithLabelValues(string(result)).Inc()
 }

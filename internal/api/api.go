@@ -204,7 +204,7 @@ func (a *API) serve(route string, who access, handle handler) http.Handler {
 			return handle(rw, r)
 		}()
 		if err != nil {
-			writeError(rw, id, err)
+			writeError(rw, err)
 		}
 		status := rw.status
 		if fault.CodeOf(err) == fault.Gone && err != nil {
@@ -274,14 +274,14 @@ func (w *response) Write(b []byte) (int, error) {
 }
 
 // writeError answers with an error, unless the answer has begun.
-func writeError(w *response, id string, err error) {
+func writeError(w *response, err error) {
 	if w.status != 0 {
 		return
 	}
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		err = fault.Wrap(err, fault.TooLarge, "the request body must not be larger than %d bytes", tooLarge.Limit)
 	}
-	body := map[string]any{"error": fault.Message(err), "code": fault.CodeOf(err), "request_id": id}
+	body := map[string]any{"error": fault.Message(err), "code": fault.CodeOf(err)}
 	if fault.CodeOf(err) == fault.Unavailable {
 		w.Header().Set("Retry-After", "1")
 	}

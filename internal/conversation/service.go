@@ -238,7 +238,7 @@ func (s *Service) Cancel(ctx context.Context, turnID, reason string) error {
 		}
 		return fault.New(fault.Conflict, "the turn has already ended")
 	}
-	return t.cancel(reason, s.opts.CancelGrace)
+	return t.cancel(ctx, reason, s.opts.CancelGrace)
 }
 
 // Turn returns a turn, or a NotFound fault.

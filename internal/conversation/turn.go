@@ -234,8 +234,8 @@ func (t *liveTurn) onSilence() {
 }
 
 // cancel asks the agent to stop. An agent that understands gets the grace to acknowledge; for
-// others the turn ends at once and late output is ignored.
-func (t *liveTurn) cancel(reason string, grace time.Duration) error {
+// others the turn ends at once, cancel returns when that is durable, and late output is ignored.
+func (t *liveTurn) cancel(ctx context.Context, reason string, grace time.Duration) error {
 	t.mu.Lock()
 	if t.ending {
 		t.mu.Unlock()
@@ -250,7 +250,12 @@ func (t *liveTurn) cancel(reason string, grace time.Duration) error {
 	}
 	if call == nil || !call.Cancel(reason) {
 		t.end(Ended{State: Cancelled, Cause: reason})
-		return nil
+		select {
+		case <-t.done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	time.AfterFunc(grace, func() { t.end(Ended{State: Cancelled, Cause: reason}) })
 	return nil

@@ -191,7 +191,7 @@ func (p *player) client(name, verb, args string) {
 
 func (p *player) open(name, method, path, body, last string) {
 	p.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), gatewaytest.Patience)
 	p.t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, method, p.gw.URL+path, strings.NewReader(body))
 	if err != nil {
