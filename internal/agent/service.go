@@ -26,6 +26,10 @@ const (
 
 // ServerOptions are the options that a server for agents needs. Connections are pinged after an
 // idle time of keepAlive.
+//
+// The buffers stay as gRPC makes them: an idle TCP connection holds neither a read nor a write
+// buffer, they are pooled, so smaller ones save nothing. Of the 36 KiB that an idle agent costs, two
+// thirds are the stacks of five goroutines, three of them gRPC's.
 func (r *Registry) ServerOptions(keepAlive time.Duration) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(MaxReceive),
