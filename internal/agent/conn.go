@@ -300,7 +300,6 @@ func (c *Conn) dispatch(ctx context.Context, requestID string, m *pb.ServerMessa
 		<-c.room
 		return nil, conversation.ErrAgentGone
 	case c.calls[requestID] != nil:
-		<-c.room
 		return nil, fault.New(fault.Conflict, "request %s is open", requestID)
 	case c.calls == nil:
 		c.calls = make(map[string]*call)

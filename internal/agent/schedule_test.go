@@ -98,7 +98,7 @@ func runSchedule(t *testing.T, lives []life, senders []sender) {
 		for i, a := range attempts[n] {
 			ended := 0
 			for _, b := range a.events() {
-				if _, ok := b.(conversation.Ended); ok {
+				if _, ok := b.(conversation.Ended); ok && a.on == nil { // else it was not taken
 					ended++
 				}
 			}

@@ -224,6 +224,9 @@ func (g *Gateway) HTTPAddr() net.Addr { return g.http.Addr() }
 // GRPCAddr is where the gateway listens for gRPC.
 func (g *Gateway) GRPCAddr() net.Addr { return g.grpc.Addr() }
 
+// Handler serves what the HTTP listener serves.
+func (g *Gateway) Handler() http.Handler { return g.httpServer.Handler }
+
 // Conversations is the service behind all edges.
 func (g *Gateway) Conversations() *conversation.Service { return g.conversations }
 

@@ -335,6 +335,14 @@ func BenchmarkIdleAgents(b *testing.B) {
 		wg.Wait()
 		time.Sleep(3 * time.Second) // let the garbage of 5,000 handshakes go
 		_, after := p.stat()
+		if r, err := http.Get("http://" + p.http + "/metrics"); err == nil {
+			bb, _ := io.ReadAll(r.Body)
+			for line := range strings.Lines(string(bb)) {
+				if strings.HasPrefix(line, "go_memstats_") || strings.HasPrefix(line, "go_goroutines") {
+					b.Log(strings.TrimSpace(line))
+				}
+			}
+		}
 		var first []time.Duration
 		for range 200 {
 			start := time.Now()

@@ -31,7 +31,7 @@ type Gateway struct {
 	t      testing.TB
 	bubble bool
 	cfg    config.Config
-	gw     *gateway.Gateway
+	gw     *gateway.Gateway // nil while stopped
 	cancel context.CancelFunc
 	done   chan error
 
@@ -118,6 +118,9 @@ func (g *Gateway) Restart() {
 
 // Conversations is the service behind all edges.
 func (g *Gateway) Conversations() *conversation.Service { return g.gw.Conversations() }
+
+// Handler serves a request as the gateway's HTTP listener would.
+func (g *Gateway) Handler() http.Handler { return g.gw.Handler() }
 
 // Ctx is the context of a caller that may do everything.
 func Ctx() context.Context { return auth.With(context.Background(), auth.Anonymous) }
