@@ -12,7 +12,7 @@ generated := 'proto/coven/*.pb.go'
 # The race detector needs a C compiler, which nothing else here does.
 race := $(if $(shell command -v $$($(GO) env CC)),-race)
 
-sources := $(wildcard cmd internal proto sdk web)
+sources := $(wildcard cmd examples internal proto sdk web)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -98,18 +98,20 @@ type Conn struct {
 	welcomed bool      // clients can see it
 
 	// Owned by receive.
-	receiver sync.WaitGroup // receive
-	why      *ending        // set when receive has returned
-	notes    []note         // the last ones
-	noted    int
+	notes []note // the last ones
+	noted int
+	why   *ending // the handler may read it after receiver.Wait
 
+	receiver sync.WaitGroup // receive
+	writer   sync.WaitGroup // write; started with mu held and only while open
+
+	// Guarded by mu, which is never held across a Send, a Recv or a call of a sink.
 	mu      sync.Mutex
 	state   state
-	calls   map[string]*call    // by request id
+	calls   map[string]*call    // by request id; nil before the first
 	queue   []*pb.ServerMessage // for write, in order
 	writing bool                // write runs, or has failed
-	writer  sync.WaitGroup      // write; started only while open
-	pulse   *time.Timer         // checks for silence; set once the agent has sent a heartbeat
+	pulse   *time.Timer         // checks for silence; nil until the agent sends a heartbeat
 }
 
 func newConn(r *Registry, stream grpc.BidiStreamingServer[pb.AgentMessage, pb.ServerMessage], p auth.Principal) *Conn {
@@ -300,6 +302,7 @@ func (c *Conn) dispatch(ctx context.Context, requestID string, m *pb.ServerMessa
 		<-c.room
 		return nil, conversation.ErrAgentGone
 	case c.calls[requestID] != nil:
+		<-c.room
 		return nil, fault.New(fault.Conflict, "request %s is open", requestID)
 	case c.calls == nil:
 		c.calls = make(map[string]*call)
@@ -387,7 +390,9 @@ func (c *Conn) write() {
 			if m.GetWelcome() != nil {
 				what = "sending welcome"
 			}
-			c.end(&ending{errLeft.cause, fault.Wrap(err, fault.Internal, "%s: %s", what, status.Convert(err).Message())})
+			if c.stream.Context().Err() == nil { // else the agent has left, and receive knows
+				c.end(&ending{errLeft.cause, fault.Wrap(err, fault.Internal, "%s: %s", what, status.Convert(err).Message())})
+			}
 			return // and stay the writer, so that there is no other
 		}
 		c.registry.metrics.sent.Inc()

@@ -47,6 +47,7 @@ type Database struct {
 // Synchronous says what a committed event survives.
 type Synchronous string
 
+// The values of database.synchronous.
 const (
 	Full   Synchronous = "full"   // a power cut
 	Normal Synchronous = "normal" // the death of the process, but the last moments before a power cut may be lost
@@ -61,6 +62,7 @@ type Auth struct {
 // AutoRegistration says what becomes of an agent whose key is not known.
 type AutoRegistration string
 
+// The values of auth.agent_auto_registration.
 const (
 	Approved AutoRegistration = "approved" // it is taken in at once
 	Pending  AutoRegistration = "pending"  // it is written down and waits for an administrator
@@ -104,6 +106,7 @@ type Logging struct {
 // LogFormat is how a log line is written.
 type LogFormat string
 
+// The values of logging.format.
 const (
 	JSON LogFormat = "json"
 	Text LogFormat = "text"

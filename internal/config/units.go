@@ -12,6 +12,7 @@ import (
 // Size is a number of bytes.
 type Size int64
 
+// Units of Size.
 const (
 	KiB Size = 1 << 10
 	MiB Size = 1 << 20

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -130,7 +129,7 @@ func (w *world) start() {
 	w.agents = newAgents()
 	w.service, err = conversation.New(context.Background(), conversation.Options{
 		Log: w.log, Dispatcher: w.agents, Files: store.OpenBlobs(filepath.Join(filepath.Dir(w.path), "files")),
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: conversation.NewMetrics(prometheus.NewRegistry()),
+		Logger: slog.New(slog.DiscardHandler), Metrics: conversation.NewMetrics(prometheus.NewRegistry()),
 		SilenceTimeout: time.Hour, CancelGrace: time.Second, MaxMessage: 1 << 20, MaxFile: 10 << 20, MaxFiles: 10,
 	})
 	if err != nil {

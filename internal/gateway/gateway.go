@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -210,9 +211,9 @@ func (g *Gateway) Stop(ctx context.Context) error {
 		return nil
 	}
 	var errs []error
-	for i := len(g.stops) - 1; i >= 0; i-- {
-		if err := g.stops[i].fn(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("stop %s: %w", g.stops[i].name, err))
+	for _, s := range slices.Backward(g.stops) {
+		if err := s.fn(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", s.name, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -118,7 +119,7 @@ func ask(b *testing.B, p *process, agentID, content string, each func(sse.Event)
 	for r := sse.NewReader(resp.Body); ; {
 		e, err := r.Next()
 		if err != nil {
-			if err != io.EOF || last != "done" {
+			if !errors.Is(err, io.EOF) || last != "done" {
 				b.Errorf("the stream ended after %q with %v", last, err)
 			}
 			return out.String(), n
@@ -267,7 +268,7 @@ func BenchmarkLatency(b *testing.B) {
 							}
 							mu.Lock()
 							defer mu.Unlock()
-							for _, s := range strings.Fields(d.Text) {
+							for s := range strings.FieldsSeq(d.Text) {
 								ns, _ := strconv.ParseInt(s, 10, 64)
 								took = append(took, now.Sub(time.Unix(0, ns)))
 							}
@@ -335,14 +336,6 @@ func BenchmarkIdleAgents(b *testing.B) {
 		wg.Wait()
 		time.Sleep(3 * time.Second) // let the garbage of 5,000 handshakes go
 		_, after := p.stat()
-		if r, err := http.Get("http://" + p.http + "/metrics"); err == nil {
-			bb, _ := io.ReadAll(r.Body)
-			for line := range strings.Lines(string(bb)) {
-				if strings.HasPrefix(line, "go_memstats_") || strings.HasPrefix(line, "go_goroutines") {
-					b.Log(strings.TrimSpace(line))
-				}
-			}
-		}
 		var first []time.Duration
 		for range 200 {
 			start := time.Now()

@@ -1,6 +1,7 @@
 package gatewaytest_test
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -31,7 +32,7 @@ func TestMainPath(t *testing.T) {
 	var got []string
 	for r := sse.NewReader(resp.Body); ; {
 		e, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

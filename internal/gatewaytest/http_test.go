@@ -3,6 +3,7 @@ package gatewaytest_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -284,7 +285,7 @@ func TestShutdown(t *testing.T) {
 		if m := a.Next(); m.GetShutdown() == nil {
 			t.Errorf("the agent got %v", m)
 		}
-		if err := a.Err(); err != io.EOF {
+		if err := a.Err(); !errors.Is(err, io.EOF) {
 			t.Errorf("the agent's stream ended with %v", err)
 		}
 		b, err := io.ReadAll(resp.Body)

@@ -39,7 +39,7 @@ func runRelay(grpcAddr, httpAddr string) error {
 	if err != nil {
 		return err
 	}
-	s := grpc.NewServer(grpc.SharedWriteBuffer(true))
+	s := grpc.NewServer()
 	pb.RegisterCovenControlServer(s, r)
 	go func() { _ = s.Serve(l) }()
 	mux := http.NewServeMux()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -83,12 +84,14 @@ type client struct {
 }
 
 func (p *player) play(script string) {
-	for n, line := range strings.Split(script, "\n") {
+	n := 0
+	for line := range strings.Lines(script) {
+		n++
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		p.t.Logf("%d: %s", n+1, line)
+		p.t.Logf("%d: %s", n, line)
 		word, rest, _ := strings.Cut(line, " ")
 		name, rest, _ := strings.Cut(rest, " ")
 		verb, args, _ := strings.Cut(rest, " ")
@@ -102,7 +105,7 @@ func (p *player) play(script string) {
 		case "restart":
 			p.gw.Restart()
 		default:
-			p.t.Fatalf("line %d: unknown word %q", n+1, word)
+			p.t.Fatalf("line %d: unknown word %q", n, word)
 		}
 	}
 }
@@ -170,7 +173,7 @@ func (p *player) client(name, verb, args string) {
 		c := p.clients[name]
 		for {
 			e, err := c.stream.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				c.log.WriteString("(end)\n")
 				return
 			}

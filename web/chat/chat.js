@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const log = $('log'), agent = $('agent'), text = $('text'), form = $('form'), state = $('state'), stop = $('stop');
-let source, open = new Map(); // open turns: request id -> the element its text goes to
+let source, open = new Map(); // open turns: request id -> {el: what its text goes to, spoke: it has said something}
 let thread = '';
 
 function add(className, content) {
@@ -16,11 +16,13 @@ function add(className, content) {
   return el;
 }
 
-function grow(turn, className, content) {
-  let el = open.get(turn);
-  if (!el || el.className !== className) open.set(turn, el = add(className));
+function grow(id, className, content) {
+  const turn = open.get(id) ?? {};
+  if (turn.el?.className !== className) turn.el = add(className);
+  if (className === 'text') turn.spoke = true;
+  open.set(id, turn);
   const pinned = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
-  el.append(content);
+  turn.el.append(content);
   if (pinned) log.scrollTop = log.scrollHeight;
 }
 
@@ -28,20 +30,26 @@ function file(e) {
   const a = document.createElement('a');
   a.href = `/api/files/${encodeURIComponent(e.file_id)}`;
   a.textContent = e.filename;
-  add('tool', a);
+  note(e, 'tool', a);
+}
+
+// note adds a line of a turn; text that follows begins anew below it.
+function note(e, className, content) {
+  add(className, content);
+  open.set(e.request_id, { spoke: open.get(e.request_id)?.spoke });
 }
 
 const show = {
-  message(e) { add('mine', e.content); open.set(e.request_id, null); thread = e.thread_id; },
+  message(e) { note(e, 'mine', e.content); thread = e.thread_id; },
   text(e) { grow(e.request_id, 'text', e.text); },
   thinking(e) { grow(e.request_id, 'thinking', e.text); },
-  tool_use(e) { add('tool', `${e.name} ${e.input_json}`); open.set(e.request_id, null); },
-  tool_result(e) { add(e.is_error ? 'tool bad' : 'tool', e.output); },
-  tool_approval(e) { add('tool', `asks to run ${e.name} ${e.input_json}`); },
+  tool_use(e) { note(e, 'tool', `${e.name} ${e.input_json}`); },
+  tool_result(e) { note(e, e.is_error ? 'tool bad' : 'tool', e.output); },
+  tool_approval(e) { note(e, 'tool', `asks to run ${e.name} ${e.input_json}`); },
   file,
-  warning(e) { add('note bad', e.error); open.set(e.request_id, null); },
-  usage(e) { add('note', `${e.input_tokens} tokens in, ${e.output_tokens} out`); open.set(e.request_id, null); },
-  done(e) { if (!open.get(e.request_id) && e.full_response) add('text', e.full_response); end(e); },
+  warning(e) { note(e, 'note bad', e.error); },
+  usage(e) { note(e, 'note', `${e.input_tokens} tokens in, ${e.output_tokens} out`); },
+  done(e) { if (!open.get(e.request_id)?.spoke && e.full_response) add('text', e.full_response); end(e); },
   error(e) { add('bad', e.error); end(e); },
   canceled(e) { add('note', `stopped: ${e.reason}`); end(e); },
 };
@@ -56,7 +64,7 @@ function follow(id) {
   if (!id) return;
   source = new EventSource(`/api/conversations/${encodeURIComponent(id)}/events`);
   source.onopen = () => { state.textContent = ''; };
-  source.onerror = () => { state.textContent = 'connecting …'; };
+  source.onerror = (m) => { if (m.data === undefined) state.textContent = 'connecting …'; }; // not an event named error
   for (const [name, fn] of Object.entries(show)) {
     source.addEventListener(name, (m) => {
       if (m.data === undefined) return; // the browser's own error event
