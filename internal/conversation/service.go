@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -102,7 +103,8 @@ type SendRequest struct {
 // Faults: Invalid and TooLarge about the request; Unavailable when the agent is not connected or
 // the gateway is shutting down (nothing is stored); Conflict when the thread belongs to another
 // agent or the key to another message; NotFound when the agent vanished after the message was
-// stored (its turn has ended then, as interrupted).
+// stored, TooLarge when it cannot be sent so much at once (the turn has ended then, as
+// interrupted or failed).
 func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 	p, err := auth.From(ctx)
 	if err != nil {
@@ -177,6 +179,10 @@ func (s *Service) dispatch(ctx context.Context, b *beginning, r SendRequest) err
 		TurnID: b.turn.ID, ThreadID: b.turn.ThreadID, Sender: r.Sender, Text: r.Text, Files: r.Files,
 	}, t)
 	if err != nil {
+		if f, ok := errors.AsType[*fault.Error](err); ok {
+			t.end(Ended{State: Failed, Cause: f.Msg})
+			return f
+		}
 		t.end(Ended{State: Interrupted, Cause: "the message could not be handed to the agent: " + err.Error()})
 		return fault.Wrap(err, fault.NotFound, "agent not found")
 	}
