@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"coven-gateway/internal/sse"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"coven-gateway": main})
+}
+
+// TestScripts runs the command as a user does; see testdata/script.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/config")
+			e.Setenv("XDG_DATA_HOME", e.WorkDir+"/share")
+			for _, name := range []string{"HTTP", "GRPC"} {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				e.Setenv(name, l.Addr().String())
+				if err := l.Close(); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await},
+	})
+}
+
+// await waits until a URL answers.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	for start := time.Now(); time.Since(start) < 20*time.Second; time.Sleep(5 * time.Millisecond) { // another process
+		if resp, err := http.Get(args[0]); err == nil {
+			_ = resp.Body.Close()
+			return
+		}
+	}
+	ts.Fatalf("%s does not answer", args[0])
+}
+
+// output is what a command prints, line by line while it runs.
+type output struct {
+	lines chan string
+	w     *io.PipeWriter
+}
+
+func newOutput() *output {
+	r, w := io.Pipe()
+	o := &output{make(chan string, 1000), w}
+	go func() {
+		defer close(o.lines)
+		for s := bufio.NewScanner(r); s.Scan(); {
+			o.lines <- s.Text()
+		}
+	}()
+	return o
+}
+
+// find waits for a line that matches and returns the first group.
+func (o *output) find(t *testing.T, pattern string) string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	timeout := time.After(20 * time.Second)
+	for {
+		select {
+		case line, ok := <-o.lines:
+			if !ok {
+				t.Fatalf("the output ended without %q", pattern)
+			}
+			if m := re.FindStringSubmatch(line); m != nil {
+				return m[1]
+			}
+		case <-timeout:
+			t.Fatalf("no output like %q", pattern)
+		}
+	}
+}
+
+// demoRun is a running demo.
+type demoRun struct {
+	url    string
+	out    *output
+	cancel context.CancelFunc
+	code   chan int
+}
+
+func startDemo(t *testing.T, dir string) *demoRun {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &demoRun{out: newOutput(), cancel: cancel, code: make(chan int, 1)}
+	go func() {
+		d.code <- run(ctx, []string{"demo", "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--data-dir", dir}, d.out.w, os.Stderr)
+		_ = d.out.w.Close()
+	}()
+	d.url = d.out.find(t, `HTTP +(http://\S+)`)
+	return d
+}
+
+func (d *demoRun) stop(t *testing.T) {
+	t.Helper()
+	start := time.Now()
+	d.cancel()
+	if code := <-d.code; code != 0 {
+		t.Errorf("the demo exits with %d", code)
+	}
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("the demo took %v to stop", took)
+	}
+}
+
+// say sends a message and returns the names of the events and the text of the answer.
+func (d *demoRun) say(t *testing.T, content string, on func(name string, data map[string]any)) (names []string, text string) {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{"agent_id": "demo", "sender": "me", "content": content})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Post(d.url+"/api/send", "application/json", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	for r := sse.NewReader(resp.Body); ; {
+		e, err := r.Next()
+		if err != nil {
+			return names, text
+		}
+		var data map[string]any
+		if err := json.Unmarshal(e.Data, &data); err != nil {
+			t.Fatal(err)
+		}
+		if e.Name == "text" {
+			text += data["text"].(string)
+		}
+		if len(names) == 0 || names[len(names)-1] != e.Name {
+			names = append(names, e.Name)
+		}
+		if on != nil {
+			on(e.Name, data)
+		}
+	}
+}
+
+// TestDemo: everything that /help lists shows what it says, and the second start remembers.
+func TestDemo(t *testing.T) {
+	dir := t.TempDir()
+	d := startDemo(t, dir)
+	_, help := d.say(t, "/help", nil)
+	shown := map[string]bool{}
+	for _, c := range []struct{ say, events, text string }{
+		{"hello", "started text usage done", "Hello, me!"},
+		{"one two", "started text usage done", "**2 words**"},
+		{"/help", "started text done", "/echo TEXT"},
+		{"/echo as you like", "started text done", "as you like"},
+		{"/count 3", "started text done", "1\n2\n3\n"},
+		{"/long 20", "started text done", "A long answer"},
+		{"/burst 500", "started text done", "498 499 "},
+		{"/think", "started thinking text done", "yes"},
+		{"/tool", "started tool_state tool_use tool_state tool_result tool_state text done", "three files"},
+		{"/file", "started file text done", "picture"},
+		{"/attachments", "started text done", "No file"},
+		{"/usage", "started usage text done", "two model calls"},
+		{"/session", "started session_init text session_orphaned text done", "lost again"},
+		{"/trouble", "started text warning text done", "the other half"},
+		{"/error", "started warning error", ""},
+		{"/nonsense", "started text done", "/help"},
+		{"/count many", "started warning error", ""},
+	} {
+		names, text := d.say(t, c.say, nil)
+		if got := strings.Join(names, " "); got != c.events || !strings.Contains(text, c.text) {
+			t.Errorf("%s: got %s (%q), want %s (%q)", c.say, got, text, c.events, c.text)
+		}
+		shown[strings.Fields(c.say)[0]] = true
+	}
+	names, text := d.say(t, "/cancel", func(name string, data map[string]any) {
+		if name == "started" {
+			resp, err := http.Post(fmt.Sprintf("%s/api/turns/%s/cancel", d.url, data["request_id"]), "", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			resp.Body.Close()
+		}
+	})
+	if !slices.Contains(names, "canceled") || strings.Contains(text, "Nobody") {
+		t.Errorf("/cancel: got %v", names)
+	}
+	shown["/cancel"], shown["/silent"], shown["/approve"] = true, true, true // these two need a person, or patience
+	for _, command := range regexp.MustCompile("`(/[a-z]+)").FindAllStringSubmatch(help, -1) {
+		if !shown[command[1]] {
+			t.Errorf("/help lists %s, which nobody tried", command[1])
+		}
+	}
+	page, err := http.Get(d.url + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	html, err := io.ReadAll(page.Body)
+	page.Body.Close()
+	if err != nil || !strings.Contains(string(html), "<title>coven</title>") {
+		t.Errorf("the page is %q: %v", html, err)
+	}
+	d.stop(t)
+
+	d = startDemo(t, dir)
+	if n := d.out.find(t, `Nothing is forgotten: (\d+) earlier conversations`); n == "0" {
+		t.Error("everything is forgotten")
+	}
+	d.stop(t)
+}
