@@ -121,6 +121,9 @@ func (g *Gateway) Conversations() *conversation.Service { return g.gw.Conversati
 // Handler serves a request as the gateway's HTTP listener would.
 func (g *Gateway) Handler() http.Handler { return g.gw.Handler() }
 
+// GRPCAddr is where it serves gRPC.
+func (g *Gateway) GRPCAddr() string { return g.cfg.Server.GRPCAddr }
+
 // Ctx is the context of a caller that may do everything.
 func Ctx() context.Context { return auth.With(context.Background(), auth.Anonymous) }
 
