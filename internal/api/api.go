@@ -200,7 +200,7 @@ func (a *API) serve(route string, who access, handle handler) http.Handler {
 				}
 				r = r.WithContext(auth.With(r.Context(), principal))
 			}
-			r.Body = http.MaxBytesReader(rw, r.Body, a.RequestBody)
+			r.Body = http.MaxBytesReader(rw, &timedBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}, a.RequestBody)
 			return handle(rw, r)
 		}()
 		if err != nil {
@@ -244,6 +244,30 @@ func (a *API) checkOrigin(r *http.Request) error {
 }
 
 var crossOrigin = http.NewCrossOriginProtection()
+
+// bodyTimeout is how long a request's body may take.
+const bodyTimeout = time.Minute
+
+// timedBody gives a body a deadline from its first read to its end. It must not outlast the body:
+// streams learn that the client has left by reading on.
+type timedBody struct {
+	io.ReadCloser
+	rc    *http.ResponseController
+	begun bool
+}
+
+// Read reads a part of the body.
+func (b *timedBody) Read(p []byte) (int, error) {
+	if !b.begun {
+		b.begun = true
+		_ = b.rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every connection has deadlines
+	}
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		_ = b.rc.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
 
 // response remembers what was sent.
 type response struct {

@@ -146,6 +146,9 @@ func decodeSend(r *http.Request) (conversation.SendRequest, error) {
 		if attached, err = decodeForm(multipart.NewReader(r.Body, params["boundary"]), &in); err != nil {
 			return conversation.SendRequest{}, err
 		}
+		if _, err := io.Copy(io.Discard, r.Body); err != nil { // what follows the form
+			return conversation.SendRequest{}, badForm(err)
+		}
 	} else {
 		if err := decode(r, &in); err != nil {
 			return conversation.SendRequest{}, err

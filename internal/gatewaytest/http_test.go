@@ -383,3 +383,74 @@ func TestEventsPages(t *testing.T) {
 		}
 	}
 }
+
+// TestHangUps: clients that hang up in mid-answer lose nothing of it.
+func TestHangUps(t *testing.T) {
+	gw := gatewaytest.New(t)
+	a := gw.Agent("a")
+	const clients, increments = 8, 2000
+	var sent strings.Builder
+	for i := range increments {
+		fmt.Fprintf(&sent, "%d ", i)
+	}
+	var wg sync.WaitGroup
+	gone := make(chan struct{}, clients)
+	for i := range clients {
+		wg.Go(func() {
+			resp, err := gw.Client.Post(gw.URL+"/api/send", "", strings.NewReader(fmt.Sprintf(`{"agent_id":"a","sender":"me","content":"hi","thread_id":"t%d"}`, i)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := resp.Body.Read(make([]byte, 1)); err != nil {
+				t.Error(err)
+			}
+			resp.Body.Close()
+			gone <- struct{}{}
+		})
+	}
+	for range clients {
+		m := a.Message()
+		a.Text(m.RequestId, "0 ")
+		for i := range increments - 1 {
+			if i == increments/2 {
+				<-gone
+			}
+			a.Text(m.RequestId, fmt.Sprintf("%d ", i+1))
+		}
+		a.Done(m.RequestId, "")
+	}
+	wg.Wait()
+	for i := range clients {
+		for start := time.Now(); ; time.Sleep(time.Millisecond) { // the last increments are under way
+			var thread struct{ Messages []struct{ Content string } }
+			getJSON(t, gw, fmt.Sprintf("/api/threads/t%d/messages", i), &thread)
+			if len(thread.Messages) == 2 {
+				if thread.Messages[1].Content != sent.String() {
+					t.Errorf("thread %d has %d bytes, want %d", i, len(thread.Messages[1].Content), sent.Len())
+				}
+				break
+			}
+			if time.Since(start) > gatewaytest.Patience {
+				t.Fatalf("thread %d has %d messages", i, len(thread.Messages))
+			}
+		}
+	}
+}
+
+// TestSlowBody: a body that does not come ends the request, a stream after a body does not end.
+func TestSlowBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gw := gatewaytest.NewInBubble(t)
+		r, w := io.Pipe()
+		defer w.Close()
+		resp, err := gw.Client.Post(gw.URL+"/api/send", "", r)
+		if err != nil {
+			return // the connection was closed
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("a body that does not come: %s", resp.Status)
+		}
+	})
+}
