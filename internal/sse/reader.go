@@ -20,10 +20,11 @@ type Event struct {
 	Data []byte
 }
 
-// A Reader reads an event stream.
+// A Reader reads an event stream whose lines end with LF or CRLF. It belongs to one goroutine.
 type Reader struct {
-	r  *bufio.Reader
-	id string
+	r     *bufio.Reader
+	id    string
+	begun bool // the first line has been read
 }
 
 // NewReader returns a reader of the events in r.
@@ -47,8 +48,12 @@ func (r *Reader) Next() (Event, error) {
 				e.ID = r.id
 				return e, nil
 			}
-			e, started = Event{Name: "message"}, false
+			e, size, started = Event{Name: "message"}, 0, false
 			continue
+		}
+		if !r.begun {
+			r.begun = true
+			line = bytes.TrimPrefix(line, []byte("\ufeff"))
 		}
 		size += len(line)
 		field, value, _ := bytes.Cut(line, []byte{':'})
@@ -57,7 +62,9 @@ func (r *Reader) Next() (Event, error) {
 		case "":
 			continue // a comment
 		case "event":
-			e.Name = string(value)
+			if e.Name = string(value); e.Name == "" {
+				e.Name = "message"
+			}
 		case "data":
 			if hasData {
 				e.Data = append(e.Data, '\n')

@@ -29,35 +29,54 @@ func NewWriter(w http.ResponseWriter) *Writer {
 	return &Writer{w: w, rc: http.NewResponseController(w)}
 }
 
-// Event adds an event. An id of 0 is left out; name must not contain a line break.
+// Event adds an event. An id of 0 and an empty name are left out; name must not contain a line
+// break. Every line break in data, CR and CRLF included, reaches the client as LF.
 func (w *Writer) Event(id int64, name string, data []byte) {
-	b := w.buf
 	if id != 0 {
-		b = append(b, "id: "...)
-		b = strconv.AppendInt(b, id, 10)
-		b = append(b, '\n')
+		w.buf = append(w.buf, "id: "...)
+		w.buf = strconv.AppendInt(w.buf, id, 10)
+		w.buf = append(w.buf, '\n')
 	}
-	b = append(b, "event: "...)
-	b = append(b, name...)
-	b = append(b, '\n')
-	for {
-		line, rest, more := bytes.Cut(data, []byte{'\n'})
-		b = append(b, "data: "...)
-		b = append(b, line...)
-		b = append(b, '\n')
-		if !more {
-			break
-		}
-		data = rest
+	if name != "" {
+		w.buf = append(w.buf, "event: "...)
+		w.buf = append(w.buf, name...)
+		w.buf = append(w.buf, '\n')
 	}
-	w.buf = append(b, '\n')
+	w.lines("data: ", data)
+	w.buf = append(w.buf, '\n')
 }
 
-// Comment adds a line that clients ignore.
+// Comment adds text that clients ignore.
 func (w *Writer) Comment(text string) {
-	w.buf = append(w.buf, ": "...)
-	w.buf = append(w.buf, text...)
-	w.buf = append(w.buf, '\n', '\n')
+	w.lines(": ", []byte(text))
+	w.buf = append(w.buf, '\n')
+}
+
+// lines adds each line of text behind a prefix.
+func (w *Writer) lines(prefix string, text []byte) {
+	for {
+		line, rest, more := cutLine(text)
+		w.buf = append(w.buf, prefix...)
+		w.buf = append(w.buf, line...)
+		w.buf = append(w.buf, '\n')
+		if !more {
+			return
+		}
+		text = rest
+	}
+}
+
+// cutLine cuts text at its first line break: LF, CR or CRLF.
+func cutLine(text []byte) (line, rest []byte, more bool) {
+	line, rest, more = bytes.Cut(text, []byte{'\n'})
+	i := bytes.IndexByte(line, '\r')
+	if i < 0 {
+		return line, rest, more
+	}
+	if more && i == len(line)-1 { // CRLF
+		return line[:i], rest, true
+	}
+	return line[:i], text[i+1:], true
 }
 
 // Retry tells the client how long to wait before it connects again.

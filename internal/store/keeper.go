@@ -32,25 +32,28 @@ func (k *keeper) run() {
 	defer close(k.done)
 	tick := time.NewTicker(checkpoint)
 	defer tick.Stop()
-	for {
+	for { // at once: a process that was killed may have left a long log, and the next start reads it
+		if err := k.tend(); err != nil {
+			k.db.logger.Error("checkpoint failed", "error", err)
+		}
 		select {
 		case <-tick.C:
 		case <-k.stop:
 			return
 		}
-		size := k.size()
-		k.db.writer.metrics.walBytes.Set(float64(size))
-		if size == 0 {
-			continue
-		}
-		mode := "PASSIVE"
-		if size > walTruncateAt {
-			mode = "TRUNCATE"
-		}
-		if err := k.checkpoint(mode); err != nil {
-			k.db.logger.Error("checkpoint failed", "error", err)
-		}
 	}
+}
+
+func (k *keeper) tend() error {
+	size := k.size()
+	k.db.writer.metrics.walBytes.Set(float64(size))
+	switch {
+	case size == 0:
+		return nil
+	case size > walTruncateAt:
+		return k.checkpoint("TRUNCATE")
+	}
+	return k.checkpoint("PASSIVE")
 }
 
 func (k *keeper) size() int64 {
