@@ -24,7 +24,7 @@ type Agent struct {
 func (g *Gateway) Agent(id string, edit ...func(*pb.RegisterAgent)) *Agent {
 	g.t.Helper()
 	a := g.Connect(id, edit...)
-	m := a.Next()
+	m := a.next()
 	if a.Welcome = m.GetWelcome(); a.Welcome == nil {
 		g.t.Fatalf("agent %s was welcomed with %v (%v)", id, m, a.err)
 	}
@@ -61,7 +61,10 @@ func (g *Gateway) Connect(id string, edit ...func(*pb.RegisterAgent)) *Agent {
 }
 
 // Next waits for the next message of the gateway; nil means that the stream has ended, see Err.
-func (a *Agent) Next() *pb.ServerMessage {
+func (a *Agent) Next() *pb.ServerMessage { return <-a.in }
+
+// next is Next with limited patience.
+func (a *Agent) next() *pb.ServerMessage {
 	a.t.Helper()
 	select {
 	case m := <-a.in:
@@ -75,7 +78,7 @@ func (a *Agent) Next() *pb.ServerMessage {
 // Err is why the stream has ended.
 func (a *Agent) Err() error {
 	a.t.Helper()
-	for a.Next() != nil {
+	for a.next() != nil {
 	}
 	return a.err
 }
@@ -83,7 +86,7 @@ func (a *Agent) Err() error {
 // Message waits for the next user message.
 func (a *Agent) Message() *pb.SendMessage {
 	a.t.Helper()
-	m := a.Next()
+	m := a.next()
 	if m.GetSendMessage() == nil {
 		a.t.Fatalf("agent %s: got %v (%v) instead of a message", a.ID, m, a.err)
 	}
@@ -108,6 +111,12 @@ func (a *Agent) Text(request string, texts ...string) {
 // Done ends a turn.
 func (a *Agent) Done(request, full string) {
 	a.Reply(&pb.MessageResponse{RequestId: request, Event: &pb.MessageResponse_Done{Done: &pb.Done{FullResponse: full}}})
+}
+
+// Fail ends a turn as existing agents do when they cannot answer: with an error, and then done.
+func (a *Agent) Fail(request, text string) {
+	a.Reply(&pb.MessageResponse{RequestId: request, Event: &pb.MessageResponse_Error{Error: text}})
+	a.Done(request, "Error: "+text)
 }
 
 // Leave half-closes the stream.
