@@ -1,8 +1,7 @@
 // Package store keeps everything in one SQLite database and a folder of files.
 //
-// There is one writer goroutine with the only connection that writes, and a pool of connections
-// that only read. Callers hand the writer operations and wait for the commit; it runs all that are
-// waiting in one transaction.
+// There is one connection that writes and a pool of connections that only read. Callers hand the
+// writer operations and wait for the commit; all that are waiting are run in one transaction.
 package store
 
 import (
