@@ -454,3 +454,19 @@ func TestSlowBody(t *testing.T) {
 		}
 	})
 }
+
+// TestInMemory: a gateway without a database file works, also when many use it.
+func TestInMemory(t *testing.T) {
+	gw := gatewaytest.New(t, func(c *config.Config) { c.Database.Path = ":memory:" })
+	a := gw.Agent("a")
+	go echo(a)
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			if status, b, _ := post(t, gw, "/api/send", fmt.Sprintf(`{"agent_id":"a","sender":"me","content":"%d"}`, i)); status != http.StatusOK || !strings.Contains(string(b), "event: done") {
+				t.Errorf("%d %s", status, b)
+			}
+		})
+	}
+	wg.Wait()
+}
