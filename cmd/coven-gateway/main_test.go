@@ -206,7 +206,27 @@ func TestDemo(t *testing.T) {
 	if !slices.Contains(names, "canceled") || strings.Contains(text, "Nobody") {
 		t.Errorf("/cancel: got %v", names)
 	}
-	shown["/cancel"], shown["/silent"], shown["/approve"] = true, true, true // these two need a person, or patience
+	for _, approved := range []bool{true, false} {
+		_, text := d.say(t, "/approve", func(name string, data map[string]any) {
+			if name != "tool_approval" {
+				return
+			}
+			body := fmt.Sprintf(`{"agent_id":"demo","tool_id":%q,"approved":%v}`, data["id"], approved)
+			resp, err := http.Post(d.url+"/api/tools/approve", "application/json", strings.NewReader(body))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(b), `"success":true`) {
+				t.Errorf("approve: %s %s (%v)", resp.Status, b, err)
+			}
+		})
+		if want := map[bool]string{true: "You said yes", false: "You said no"}[approved]; !strings.Contains(text, want) {
+			t.Errorf("/approve answered with %v: %q", approved, text)
+		}
+	}
+	shown["/cancel"], shown["/silent"], shown["/approve"] = true, true, true
 	for _, command := range regexp.MustCompile("`(/[a-z]+)").FindAllStringSubmatch(help, -1) {
 		if !shown[command[1]] {
 			t.Errorf("/help lists %s, which nobody tried", command[1])

@@ -18,6 +18,9 @@ type Dispatcher interface {
 	// the agent disappears. It fails with ErrAgentGone, or with the context while the connection
 	// takes nothing.
 	Dispatch(ctx context.Context, agentID string, m Dispatch, to Sink) (Call, error)
+	// Approve answers an agent's question whether it may run a tool. It does not wait; it fails
+	// with ErrAgentGone, or with a fault when the agent reads nothing any more.
+	Approve(agentID, toolID string, approved, all bool) error
 }
 
 // A Dispatch is a message on its way to an agent.

@@ -31,6 +31,7 @@ type agents struct {
 	order     []string                     // of the turns
 	cancels   bool                         // the agents understand CancelRequest
 	cancelled map[string]string
+	approved  []string // answers, in order
 	away      bool
 }
 
@@ -49,6 +50,13 @@ func (a *agents) Dispatch(_ context.Context, _ string, m conversation.Dispatch, 
 	a.sinks[m.TurnID] = to
 	a.order = append(a.order, m.TurnID)
 	return &call{a, m.TurnID}, nil
+}
+
+func (a *agents) Approve(_, toolID string, approved, _ bool) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.approved = append(a.approved, fmt.Sprint(toolID, approved))
+	return nil
 }
 
 func (a *agents) sink(turn string) conversation.Sink {

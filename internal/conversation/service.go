@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -245,6 +246,31 @@ func (s *Service) Cancel(ctx context.Context, turnID, reason string) error {
 		return fault.New(fault.Conflict, "the turn has already ended")
 	}
 	return t.cancel(ctx, reason, s.opts.CancelGrace)
+}
+
+// Approve answers the question of an agent whether it may run a tool. The first answer counts. A
+// question that is not open is a NotFound fault.
+func (s *Service) Approve(_ context.Context, agentID, toolID string, approved, all bool) error {
+	if id, ok := s.dispatcher.Resolve(agentID); ok {
+		agentID = id
+	} else {
+		return fault.New(fault.NotFound, "agent not found")
+	}
+	var asking []*liveTurn
+	s.mu.Lock()
+	for _, t := range s.open {
+		if t.feed.agentID == agentID {
+			asking = append(asking, t)
+		}
+	}
+	s.mu.Unlock()
+	if !slices.ContainsFunc(asking, func(t *liveTurn) bool { return t.answer(toolID) }) {
+		return fault.New(fault.NotFound, "agent %s does not wait for the approval of tool %q", agentID, toolID)
+	}
+	if err := s.dispatcher.Approve(agentID, toolID, approved, all); err != nil {
+		return fault.Wrap(err, fault.NotFound, "agent not found")
+	}
+	return nil
 }
 
 // Turn returns a turn, or a NotFound fault.

@@ -516,3 +516,28 @@ func textOf(evs []conversation.Event, turnID string) string {
 	}
 	return b.String()
 }
+
+// TestApprove: the first answer to an open question reaches the agent, no other does.
+func TestApprove(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		turn := w.send(hello("a"))
+		w.say(turn, conversation.Approval{ID: "t1", Name: "bash", Input: "{}"}, conversation.Approval{ID: "t2", Name: "bash", Input: "{}"})
+		for _, c := range []struct {
+			agent, tool string
+			approved    bool
+			want        fault.Code
+		}{{"a", "t3", true, fault.NotFound}, {"b", "t1", true, fault.NotFound}, {"a", "t1", true, ""}, {"a", "t1", false, fault.NotFound}, {"a", "t2", false, ""}} {
+			err := w.service.Approve(w.ctx(), c.agent, c.tool, c.approved, false)
+			if (err == nil) != (c.want == "") || (err != nil && fault.CodeOf(err) != c.want) {
+				t.Errorf("%+v: %v", c, err)
+			}
+		}
+		if got := strings.Join(w.agents.approved, " "); got != "t1true t2false" {
+			t.Errorf("the agent heard %s", got)
+		}
+		w.say(turn, conversation.Approval{ID: "t4", Name: "bash", Input: "{}"}, conversation.Ended{State: conversation.Done})
+		if err := w.service.Approve(w.ctx(), "a", "t4", true, false); fault.CodeOf(err) != fault.NotFound {
+			t.Errorf("after the end: %v", err)
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"hash"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,8 @@ const (
 	maxPending = 256 << 10
 	// quietPeriod is how long a turn stays open after an error that nothing follows (grpc.md 4.7).
 	quietPeriod = 5 * time.Second
+	// maxAsked bounds the approvals of one turn that nobody has answered.
+	maxAsked = 100
 )
 
 // ErrTurnEnded is the answer to an event for a turn that has ended. The event is not recorded.
@@ -61,6 +64,7 @@ type liveTurn struct {
 	first     time.Time // first event of the agent
 	heard     time.Time // last event of the agent
 	quiet     *time.Timer
+	asked     []string      // tools whose approval the agent waits for
 	cancelled string        // why somebody asked to stop it; empty if nobody did
 	room      chan struct{} // capacity 1: size has shrunk, or the turn has ended
 	done      chan struct{} // closed when the Ended event is committed
@@ -130,10 +134,27 @@ func (t *liveTurn) On(ctx context.Context, b Body) error {
 		t.push(item{body: b})
 	case Ended:
 		t.finish(t.outcome(b))
+	case Approval:
+		if len(t.asked) < maxAsked {
+			t.asked = append(t.asked, b.ID)
+		}
+		t.push(item{body: b})
 	default:
 		t.push(item{body: b})
 	}
 	return nil
+}
+
+// answer reports whether the agent waits for the approval of a tool, which it does not any more.
+func (t *liveTurn) answer(toolID string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := slices.Index(t.asked, toolID)
+	if i < 0 || t.ending {
+		return false
+	}
+	t.asked = slices.Delete(t.asked, i, i+1)
+	return true
 }
 
 // Gone implements Sink.

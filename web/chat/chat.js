@@ -39,13 +39,30 @@ function note(e, className, content) {
   open.set(e.request_id, { spoke: open.get(e.request_id)?.spoke });
 }
 
+// approval asks whether a tool may run. The buttons go when it is answered or the turn is over.
+function approval(e) {
+  const buttons = document.createElement('span');
+  buttons.dataset.turn = e.request_id;
+  for (const [label, approved] of [['Allow', true], ['Deny', false]]) {
+    const b = document.createElement('button');
+    b.textContent = label;
+    b.addEventListener('click', async () => {
+      const r = await fetch('/api/tools/approve', { method: 'POST', body: JSON.stringify({ agent_id: agent.value, tool_id: e.id, approved }) });
+      buttons.replaceWith(r.ok ? ` ${label}` : ` ${(await r.json()).error}`);
+    });
+    buttons.append(' ', b);
+  }
+  note(e, 'tool', `may ${e.name} run with ${e.input_json}?`);
+  log.lastElementChild.append(buttons);
+}
+
 const show = {
   message(e) { note(e, 'mine', e.content); thread = e.thread_id; },
   text(e) { grow(e.request_id, 'text', e.text); },
   thinking(e) { grow(e.request_id, 'thinking', e.text); },
   tool_use(e) { note(e, 'tool', `${e.name} ${e.input_json}`); },
   tool_result(e) { note(e, e.is_error ? 'tool bad' : 'tool', e.output); },
-  tool_approval(e) { note(e, 'tool', `asks to run ${e.name} ${e.input_json}`); },
+  tool_approval: approval,
   file,
   warning(e) { note(e, 'note bad', e.error); },
   usage(e) { note(e, 'note', `${e.input_tokens} tokens in, ${e.output_tokens} out`); },
@@ -54,7 +71,10 @@ const show = {
   canceled(e) { add('note', `stopped: ${e.reason}`); end(e); },
 };
 
-function end(e) { open.delete(e.request_id); }
+function end(e) {
+  open.delete(e.request_id);
+  for (const b of log.querySelectorAll(`[data-turn="${CSS.escape(e.request_id)}"]`)) b.remove();
+}
 
 function follow(id) {
   source?.close();
