@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -25,6 +26,7 @@ import (
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/sse"
 )
 
 // Options are what the API needs. All fields but Metrics and BaseURL are required.
@@ -45,12 +47,15 @@ type Options struct {
 
 // Agents tells who is connected.
 type Agents interface {
+	// List returns the connected agents in the order of their ids. The slice is the caller's.
 	List() []Agent
+	// Len is how many there are.
 	Len() int
 }
 
-// Files opens stored content by its SHA-256.
+// Files opens stored content.
 type Files interface {
+	// Open returns the content with a SHA-256 in hex, or a NotFound fault. The caller closes it.
 	Open(sha256 string) (io.ReadSeekCloser, error)
 }
 
@@ -58,7 +63,10 @@ type Files interface {
 type API struct {
 	Options
 	mux      *http.ServeMux
-	hosts    []string // accepted besides loopback
+	unknown  http.Handler // what no route serves
+	page     http.Handler // everything outside of the API
+	host     string       // accepted besides loopback; may be empty
+	origins  *http.CrossOriginProtection
 	requests *prometheus.CounterVec
 	seconds  prometheus.Histogram
 }
@@ -91,6 +99,8 @@ func (a *API) routes() []route {
 		{"GET /api/turns/{id}/events", a.turnEvents, caller},
 		{"POST /api/turns/{id}/cancel", a.cancelTurn, caller},
 
+		{"POST /api/tools/approve", a.approveTool, caller},
+
 		{"GET /api/threads", a.listThreads, caller},
 		{"GET /api/threads/{id}", a.thread, caller},
 		{"GET /api/threads/{id}/messages", a.threadMessages, caller},
@@ -110,14 +120,23 @@ type route struct {
 // New returns the API. It panics when a route has no access.
 func New(o Options) *API {
 	a := &API{
-		Options: o, mux: http.NewServeMux(),
+		Options: o, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "coven_http_requests_total", Help: "HTTP requests, by route and status."}, []string{"route", "code"}),
 		seconds:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_http_seconds", Help: "Duration of HTTP requests, streams included.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10)}),
 	}
 	o.Registerer.MustRegister(a.requests, a.seconds)
 	if u, err := url.Parse(o.BaseURL); err == nil && u.Hostname() != "" {
-		a.hosts = append(a.hosts, strings.ToLower(u.Hostname()))
+		a.host = strings.ToLower(u.Hostname())
+		// A proxy in front may hide from us under which name a page has reached it.
+		if err := a.origins.AddTrustedOrigin(u.Scheme + "://" + u.Host); err != nil {
+			panic(fmt.Sprintf("base URL %q: %v", o.BaseURL, err)) // the configuration was checked
+		}
 	}
+	a.unknown = a.serve("unknown", anybody, a.noRoute)
+	a.page = a.serve("page", anybody, func(w http.ResponseWriter, r *http.Request) error {
+		o.Pages.ServeHTTP(w, r)
+		return nil
+	})
 	for _, r := range a.routes() {
 		if r.access == 0 {
 			panic("route without access: " + r.pattern)
@@ -135,30 +154,35 @@ func New(o Options) *API {
 
 // Handler returns the whole front door.
 func (a *API) Handler() http.Handler {
-	unknown := a.serve("unknown", anybody, func(w http.ResponseWriter, r *http.Request) error {
-		// The mux knows which methods the path has; it says so in the Allow header.
-		probe := &headerOnly{header: http.Header{}}
-		a.mux.ServeHTTP(probe, r)
-		if allow := probe.header.Get("Allow"); probe.status == http.StatusMethodNotAllowed {
-			w.Header().Set("Allow", allow)
-			return fault.New(fault.MethodDenied, "method not allowed; this path has %s", allow)
-		}
-		return fault.New(fault.NotFound, "unknown endpoint")
-	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		inAPI := r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/")
 		_, pattern := a.mux.Handler(r)
-		switch {
+		switch p := r.URL.EscapedPath(); {
+		case inAPI && p != path.Clean(p):
+			a.unknown.ServeHTTP(w, r) // the mux would redirect, and clients would repeat a POST as a GET
 		case pattern != "":
 			a.mux.ServeHTTP(w, r)
-		case r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/"):
-			unknown.ServeHTTP(w, r)
+		case inAPI:
+			a.unknown.ServeHTTP(w, r)
 		default:
-			a.serve("page", anybody, func(w http.ResponseWriter, r *http.Request) error {
-				a.Pages.ServeHTTP(w, r)
-				return nil
-			}).ServeHTTP(w, r)
+			a.page.ServeHTTP(w, r)
 		}
 	})
+}
+
+// noRoute answers what no route serves.
+func (a *API) noRoute(w http.ResponseWriter, r *http.Request) error {
+	// The mux knows which methods the path has; it says so in the Allow header.
+	probe := &headerOnly{header: http.Header{}}
+	a.mux.ServeHTTP(probe, r)
+	if allow := probe.header.Get("Allow"); probe.status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", allow)
+		return fault.New(fault.MethodDenied, "method not allowed; this path has %s", allow)
+	}
+	if strings.HasPrefix(r.URL.Path, "/api/agents/") { // as existing clients know it
+		return fault.New(fault.Invalid, "invalid path: must end with /history or /send")
+	}
+	return fault.New(fault.NotFound, "unknown endpoint")
 }
 
 // headerOnly is a response that nobody sees.
@@ -171,8 +195,8 @@ func (h *headerOnly) Header() http.Header         { return h.header }
 func (h *headerOnly) WriteHeader(status int)      { h.status = status }
 func (h *headerOnly) Write(b []byte) (int, error) { return len(b), nil }
 
-// serve runs a handler: it identifies the caller, bounds the body, turns an error or a panic into a
-// response, counts and logs one line.
+// serve runs a handler: it identifies the caller, bounds the body and the time that writing takes,
+// turns an error or a panic into a response, counts and logs one line.
 func (a *API) serve(route string, who access, handle handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -184,6 +208,7 @@ func (a *API) serve(route string, who access, handle handler) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 		h.Set("Cache-Control", "no-store")
+		extendDeadline(w)
 		var principal auth.Principal
 		err := func() (err error) {
 			defer func() {
@@ -200,15 +225,19 @@ func (a *API) serve(route string, who access, handle handler) http.Handler {
 				}
 				r = r.WithContext(auth.With(r.Context(), principal))
 			}
-			r.Body = http.MaxBytesReader(rw, &timedBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}, a.RequestBody)
+			// w itself, so that the server closes the connection behind a body that is too large.
+			r.Body = http.MaxBytesReader(w, &timedBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}, a.RequestBody)
 			return handle(rw, r)
 		}()
 		if err != nil {
 			writeError(rw, err)
 		}
 		status := rw.status
-		if fault.CodeOf(err) == fault.Gone && err != nil {
+		switch {
+		case err != nil && fault.CodeOf(err) == fault.Gone:
 			status = fault.HTTPStatus(err)
+		case status == 0:
+			status = http.StatusOK // what the server answers for a handler that said nothing
 		}
 		a.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
 		a.seconds.Observe(time.Since(start).Seconds())
@@ -216,9 +245,22 @@ func (a *API) serve(route string, who access, handle handler) http.Handler {
 		if err != nil && fault.CodeOf(err) == fault.Internal {
 			level = slog.LevelError
 		}
-		a.Logger.Log(r.Context(), level, "http", "method", r.Method, "route", route, "path", r.URL.Path, "status", status, "bytes", rw.bytes,
-			"duration", time.Since(start), "request_id", id, "principal", principal.ID, "peer", r.RemoteAddr, "error", err)
+		attrs := []slog.Attr{
+			slog.String("method", r.Method), slog.String("route", route), slog.String("path", r.URL.Path), slog.Int("status", status),
+			slog.Int64("bytes", rw.bytes), slog.Duration("duration", time.Since(start)), slog.String("request_id", id),
+			slog.String("principal", principal.ID), slog.String("peer", r.RemoteAddr),
+		}
+		if err != nil {
+			attrs = append(attrs, slog.Any("error", err))
+		}
+		a.Logger.LogAttrs(r.Context(), level, "http", attrs...)
 	})
+}
+
+// extendDeadline gives a response its time to be written, from now on. Not every connection has
+// deadlines.
+func extendDeadline(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(sse.WriteTimeout))
 }
 
 // checkOrigin keeps other web sites out of a gateway that trusts its host's loopback addresses: a
@@ -231,19 +273,14 @@ func (a *API) checkOrigin(r *http.Request) error {
 	host = strings.ToLower(strings.Trim(host, "[]"))
 	ip := net.ParseIP(host)
 	known := host == "localhost" || strings.HasSuffix(host, ".localhost") || (ip != nil && ip.IsLoopback())
-	for _, h := range a.hosts {
-		known = known || host == h
-	}
-	if !known {
+	if !known && (a.host == "" || host != a.host) {
 		return fault.New(fault.Forbidden, "this gateway is not known as %q; set webadmin.base_url to the address people use", host)
 	}
-	if err := crossOrigin.Check(r); err != nil {
+	if err := a.origins.Check(r); err != nil {
 		return fault.Wrap(err, fault.Forbidden, "cross-origin request refused")
 	}
 	return nil
 }
-
-var crossOrigin = http.NewCrossOriginProtection()
 
 // bodyTimeout is how long a request's body may take.
 const bodyTimeout = time.Minute
@@ -318,6 +355,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	if err != nil {
 		return err
 	}
+	extendDeadline(w) // the answer may have taken its time
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	if _, err := w.Write(append(b, '\n')); err != nil {

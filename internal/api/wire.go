@@ -26,14 +26,16 @@ type encoder struct {
 	buf     []byte
 }
 
+// maxKept is the largest buffer that an encoder keeps between events, in bytes.
+const maxKept = 64 << 10
+
 // encode returns the name and data of an event. The data is valid until the next call.
 func (e *encoder) encode(ev conversation.Event) (name string, data []byte, err error) {
-	if t, ok := ev.Body.(conversation.Text); ok && e.form == sendForm {
-		// One in a thousand events is anything else: this one is worth its own lines.
-		e.buf = append(e.buf[:0], `{"text":`...)
-		e.buf = appendString(e.buf, t.Text)
-		e.buf = append(e.buf, '}')
-		return "text", e.buf, nil
+	switch b := ev.Body.(type) {
+	case conversation.Text:
+		return "text", e.increment(ev, "text", b.Text), nil
+	case conversation.Thinking:
+		return "thinking", e.increment(ev, "thinking", b.Text), nil
 	}
 	name, payload := e.payload(ev)
 	if e.form == objectForm {
@@ -42,34 +44,62 @@ func (e *encoder) encode(ev conversation.Event) (name string, data []byte, err e
 		payload["request_id"] = ev.TurnID
 		payload["thread_id"] = ev.ThreadID
 		payload["time"] = stamp(ev.At)
-		if ev.First != ev.Seq {
-			payload["first_seq"] = ev.First
-		}
 	}
 	data, err = marshal(payload)
 	return name, data, err
 }
 
+// increment is what nearly all events are, and therefore written without reflection, with its keys
+// in the order in which the others have theirs.
+func (e *encoder) increment(ev conversation.Event, name, text string) []byte {
+	b := e.buf[:0]
+	if e.form == sendForm {
+		b = append(b, `{"text":`...)
+		b = appendString(b, text)
+	} else {
+		b = append(b, '{')
+		if ev.First != ev.Seq {
+			b = append(b, `"first_seq":`...)
+			b = strconv.AppendInt(b, ev.First, 10)
+			b = append(b, ',')
+		}
+		b = append(b, `"request_id":`...)
+		b = appendString(b, ev.TurnID)
+		b = append(b, `,"seq":`...)
+		b = strconv.AppendInt(b, ev.Seq, 10)
+		b = append(b, `,"text":`...)
+		b = appendString(b, text)
+		b = append(b, `,"thread_id":`...)
+		b = appendString(b, ev.ThreadID)
+		b = append(b, `,"time":"`...)
+		b = ev.At.UTC().AppendFormat(b, stampLayout)
+		b = append(b, `","type":"`...)
+		b = append(b, name...)
+		b = append(b, '"')
+	}
+	b = append(b, '}')
+	if e.buf = b; cap(b) > maxKept {
+		e.buf = nil
+	}
+	return b
+}
+
 // object returns an event as it is listed in JSON.
 func (e *encoder) object(ev conversation.Event) (json.RawMessage, error) {
 	_, data, err := e.encode(ev)
-	return data, err
+	return bytes.Clone(data), err
 }
 
 type fields map[string]any
 
-// payload returns the name of an event and what it says.
+// payload returns the name of an event that is no increment, and what it says.
 func (e *encoder) payload(ev conversation.Event) (string, fields) {
 	switch b := ev.Body.(type) {
 	case conversation.Message:
 		if e.form == sendForm {
-			return "started", fields{"thread_id": ev.ThreadID, "request_id": ev.TurnID, "agent_id": e.agentID}
+			return "started", startedFields(e.agentID, ev.ThreadID, ev.TurnID)
 		}
 		return "message", fields{"sender": b.Sender, "content": b.Text, "attachments": files(b.Files)}
-	case conversation.Text:
-		return "text", fields{"text": b.Text}
-	case conversation.Thinking:
-		return "thinking", fields{"text": b.Text}
 	case conversation.ToolCall:
 		return "tool_use", fields{"id": b.ID, "name": b.Name, "input_json": b.Input}
 	case conversation.ToolState:
@@ -99,6 +129,11 @@ func (e *encoder) payload(ev conversation.Event) (string, fields) {
 		}
 	}
 	return "unknown", fields{}
+}
+
+// startedFields is the payload of the first event of a send.
+func startedFields(agentID, threadID, turnID string) fields {
+	return fields{"agent_id": agentID, "thread_id": threadID, "request_id": turnID}
 }
 
 func fileFields(f conversation.File) fields {
@@ -147,8 +182,11 @@ func turnFields(t conversation.Turn) fields {
 	return f
 }
 
-// stamp is a time as it is shown: RFC 3339 in UTC, to the microsecond.
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z07:00") }
+// stampLayout is RFC 3339 to the microsecond.
+const stampLayout = "2006-01-02T15:04:05.000000Z07:00"
+
+// stamp is a time as it is shown, in UTC.
+func stamp(t time.Time) string { return t.UTC().Format(stampLayout) }
 
 // marshal is json.Marshal without the escapes that only HTML needs.
 func marshal(v any) ([]byte, error) {
@@ -161,25 +199,29 @@ func marshal(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), nil
 }
 
-// appendString appends s as a JSON string. Invalid UTF-8 becomes U+FFFD.
+// appendString appends s as a JSON string, byte for byte as marshal writes it: invalid UTF-8
+// becomes U+FFFD, and what breaks a line in JavaScript is escaped.
 func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
-	start := 0
+	start := 0 // of what is not copied yet
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c >= utf8.RuneSelf {
 			r, n := utf8.DecodeRuneInString(s[i:])
-			if r == utf8.RuneError && n == 1 || r == '\u2028' || r == '\u2029' {
-				b = append(b, s[start:i]...)
-				b = append(b, `\u`...)
-				b = append(b, hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
+			switch {
+			case r == utf8.RuneError && n == 1:
+				b = append(append(b, s[start:i]...), `\ufffd`...)
+				start = i + n
+			case r == '\u2028' || r == '\u2029':
+				b = append(append(b, s[start:i]...), `\u202`...)
+				b = append(b, hex[r&15])
 				start = i + n
 			}
 			i += n
 			continue
 		}
-		if c >= ' ' && c != '"' && c != '\\' && c != 0x7f {
+		if c >= ' ' && c != '"' && c != '\\' {
 			i++
 			continue
 		}
@@ -187,6 +229,10 @@ func appendString(b []byte, s string) []byte {
 		switch c {
 		case '"', '\\':
 			b = append(b, '\\', c)
+		case '\b':
+			b = append(b, '\\', 'b')
+		case '\f':
+			b = append(b, '\\', 'f')
 		case '\n':
 			b = append(b, '\\', 'n')
 		case '\r':
