@@ -74,7 +74,7 @@ func encodeCuts(cuts []cut) []byte {
 // decodeCuts is the inverse; it refuses cuts that do not fit a block from first to last with n
 // bytes of text.
 func decodeCuts(buf []byte, first, last int64, n int) ([]cut, error) {
-	if len(buf) == 0 {
+	if len(buf) == 0 && first == last {
 		return []cut{{first, n}}, nil
 	}
 	cuts := make([]cut, 0, len(buf)/2)
