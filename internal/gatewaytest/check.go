@@ -5,8 +5,8 @@ import (
 )
 
 // Check reads every conversation from its beginning and fails the test when a number is missing or
-// out of order, when a turn that has ended has more or fewer than one end, or when what the log
-// says of a turn and what its record says differ. Turns that are open may be.
+// out of order, when a turn that has ended has more or fewer than one end or left a block open, or
+// when what the log says of a turn and what its record says differ. Turns that are open may be.
 func (g *Gateway) Check() {
 	g.t.Helper()
 	s := g.Conversations()
@@ -33,6 +33,7 @@ func (g *Gateway) checkConversation(s *conversation.Service, agentID string) {
 	g.t.Helper()
 	ends := map[string][]conversation.Event{}
 	begun := map[string]conversation.Event{}
+	texts := map[string]string{}
 	pos := int64(0)
 	for {
 		p, err := s.Events(Ctx(), agentID, conversation.Filter{}, pos, 1000)
@@ -44,6 +45,9 @@ func (g *Gateway) checkConversation(s *conversation.Service, agentID string) {
 				g.t.Errorf("conversation %s: after %d comes an event from %d to %d", agentID, pos, e.First, e.Seq)
 			}
 			pos = e.Seq
+			if b, ok := e.Body.(conversation.Text); ok {
+				texts[e.TurnID] += b.Text
+			}
 			switch e.Body.(type) {
 			case conversation.Message:
 				begun[e.TurnID] = e
@@ -78,6 +82,10 @@ func (g *Gateway) checkConversation(s *conversation.Service, agentID string) {
 			end := ends[id][0]
 			if b := end.Body.(conversation.Ended); b.State != t.State || b.Cause != t.Cause || end.Seq != t.Last {
 				g.t.Errorf("turn %s ends as %s (%s) at %d, its record says %s (%s) at %d", id, b.State, b.Cause, end.Seq, t.State, t.Cause, t.Last)
+			}
+			// The answer is read from closed blocks alone.
+			if answer, err := s.Answer(Ctx(), id); err != nil || answer != texts[id] {
+				g.t.Errorf("turn %s has ended with %d bytes in closed blocks, its events have %d: %v", id, len(answer), len(texts[id]), err)
 			}
 		}
 	}
