@@ -1,5 +1,10 @@
 package store
 
+import (
+	"context"
+	"errors"
+)
+
 // Queued returns how many operations wait for the writer.
 func (db *DB) Queued() int { return len(db.writer.ops) }
 
@@ -19,4 +24,25 @@ func CreateConversation(agentID string, more func() error) func(*Tx) error {
 		}
 		return more()
 	}
+}
+
+// Pragmas returns settings of the writing connection and of one that reads.
+func (db *DB) Pragmas(names ...string) (write, read map[string]string, err error) {
+	write, read = map[string]string{}, map[string]string{}
+	err = db.Do(context.Background(), func(tx *Tx) error {
+		for _, name := range names {
+			var v string
+			if err := tx.queryRow("PRAGMA "+name, nil, &v); err != nil {
+				return err
+			}
+			write[name] = v
+		}
+		return nil
+	})
+	for _, name := range names {
+		var v string
+		err = errors.Join(err, db.read.QueryRow("PRAGMA "+name).Scan(&v))
+		read[name] = v
+	}
+	return write, read, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -176,4 +177,25 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 
 func createConversation(db *store.DB, agent string) error {
 	return db.Do(context.Background(), store.CreateConversation(agent, func() error { return nil }))
+}
+
+// TestPragmas: what makes commits durable and readers fast holds on every connection.
+func TestPragmas(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "gateway.db"))
+	want := map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000", "mmap_size": "1073741824", "wal_autocheckpoint": "0", "query_only": "0"}
+	var names []string
+	for name := range want {
+		names = append(names, name)
+	}
+	write, read, err := db.Pragmas(names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(write, want) {
+		t.Errorf("the writer has %v, want %v", write, want)
+	}
+	want["query_only"] = "1"
+	if !maps.Equal(read, want) {
+		t.Errorf("a reader has %v, want %v", read, want)
+	}
 }
