@@ -32,20 +32,29 @@ func (a *API) listAgents(w http.ResponseWriter, r *http.Request) error {
 		agents = slices.DeleteFunc(agents, func(x Agent) bool { return !slices.Contains(x.Workspaces, ws) })
 	}
 	for i := range agents {
-		agents[i].Capabilities = notNil(agents[i].Capabilities)
-		agents[i].Workspaces = notNil(agents[i].Workspaces)
+		x := &agents[i]
+		x.Capabilities, x.Workspaces = notNil(x.Capabilities), notNil(x.Workspaces)
+		x.ConnectedAt, x.LastSeen = x.ConnectedAt.UTC(), x.LastSeen.UTC()
 	}
 	return writeJSON(w, http.StatusOK, notNil(agents))
 }
 
-// history is the history of an agent, the oldest first; newest=true gives the last entries.
+// history is the history of an agent, the oldest first; newest=true gives the last entries. A turn
+// that failed in mid-answer is one line of the log and two entries, which are never parted: a page
+// may have a few more entries than its limit.
 func (a *API) history(w http.ResponseWriter, r *http.Request) error {
 	n, err := limit(r, 50, 500)
 	if err != nil {
 		return err
 	}
-	q := conversation.HistoryQuery{AgentID: r.PathValue("id"), Limit: n, Newest: r.URL.Query().Get("newest") == "true"}
+	q := conversation.HistoryQuery{AgentID: r.PathValue("id"), Limit: n}
+	if q.Newest, err = flag(r, "newest"); err != nil {
+		return err
+	}
 	if c := r.URL.Query().Get("cursor"); c != "" {
+		if q.Newest {
+			return fault.New(fault.Invalid, "newest=true gives the last entries only; it takes no cursor")
+		}
 		if q.After, err = fromCursor(c); err != nil {
 			return err
 		}

@@ -138,18 +138,22 @@ func New(o Options) *API {
 		return nil
 	})
 	for _, r := range a.routes() {
-		if r.access == 0 {
-			panic("route without access: " + r.pattern)
-		}
-		a.mux.Handle(r.pattern, a.serve(r.pattern, r.access, r.handle))
+		a.add(r)
 	}
 	if o.Metrics != nil {
-		a.mux.Handle("GET "+o.MetricsPath, a.serve("GET "+o.MetricsPath, caller, func(w http.ResponseWriter, r *http.Request) error {
+		a.add(route{"GET " + o.MetricsPath, func(w http.ResponseWriter, r *http.Request) error {
 			o.Metrics.ServeHTTP(w, r)
 			return nil
-		}))
+		}, caller})
 	}
 	return a
+}
+
+func (a *API) add(r route) {
+	if r.access == 0 {
+		panic("route without access: " + r.pattern)
+	}
+	a.mux.Handle(r.pattern, a.serve(r.pattern, r.access, r.handle))
 }
 
 // Handler returns the whole front door.
@@ -407,6 +411,19 @@ func limit(r *http.Request, standard, most int) (int, error) {
 		return 0, fault.New(fault.Invalid, "limit must be a positive integer")
 	}
 	return min(n, most), nil
+}
+
+// flag reads a query parameter that is true or false.
+func flag(r *http.Request, name string) (bool, error) {
+	s := r.URL.Query().Get(name)
+	if s == "" {
+		return false, nil
+	}
+	v, err := strconv.ParseBool(s)
+	if err != nil {
+		return false, fault.New(fault.Invalid, "%s must be true or false; got %q", name, s)
+	}
+	return v, nil
 }
 
 // position reads a query parameter that is a position in a log.

@@ -45,7 +45,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, agentID string, f c
 			return err
 		}
 		defer reader.Close()
-		return a.stream(w, r, reader, &encoder{form: objectForm, agentID: agentID}, f.TurnID != "")
+		return a.stream(w, r, reader, &encoder{form: objectForm, agentID: agentID}, f.TurnID != "", nil)
 	}
 	n, err := limit(r, standardPage, mostEvents)
 	if err != nil {
@@ -78,16 +78,28 @@ func resumeAfter(r *http.Request) (int64, error) {
 }
 
 // stream sends everything that a reader finds, as it comes. With toEnd it ends behind the end of a
-// turn; else when the client leaves. A client that leaves ends nothing but its own reader.
-func (a *API) stream(w http.ResponseWriter, r *http.Request, reader *conversation.Reader, enc *encoder, toEnd bool) error {
+// turn; else when the client leaves. A client that leaves ends nothing but its own reader. What the
+// reader takes at once is one write, so that nobody keeps more than that in memory. started, unless
+// nil, comes first and without an id: the client is further than the event it repeats.
+func (a *API) stream(w http.ResponseWriter, r *http.Request, reader *conversation.Reader, enc *encoder, toEnd bool, started fields) error {
 	if toEnd && reader.Over() {
 		w.WriteHeader(http.StatusNoContent) // tells an EventSource not to come back
 		return nil
 	}
 	s := sse.NewWriter(w)
+	if r.Method == http.MethodHead {
+		return nil // the headers are all there is; the client would use the connection again
+	}
+	if started != nil {
+		data, err := marshal(started)
+		if err != nil {
+			return err
+		}
+		s.Event(0, "started", data)
+	}
 	idle := time.NewTicker(keepAlive)
 	defer idle.Stop()
-	if err := s.Flush(); err != nil { // the headers, before there is anything to say
+	if err := s.Flush(); err != nil { // at least the headers, before there is anything to say
 		return clientGone(err)
 	}
 	for {
@@ -128,7 +140,10 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, reader *conversatio
 			}
 		case <-a.Stopping:
 			s.Retry(retryHint)
-			return s.Flush()
+			if err := s.Flush(); err != nil {
+				return clientGone(err)
+			}
+			return nil
 		case <-r.Context().Done():
 			return clientGone(r.Context().Err())
 		}

@@ -13,8 +13,9 @@ func (a *API) health(w http.ResponseWriter, _ *http.Request) error {
 	return text(w, http.StatusOK, "OK")
 }
 
-// ready says whether messages can be taken. A gateway without agents is ready: a supervisor that
-// waits for agents before it lets traffic in would wait for ever.
+// ready says whether messages can be taken. Unlike older gateways this one is ready without agents:
+// an orchestrator that acts on readiness would keep a healthy gateway from the very agents it waits
+// for, or kill it because they have left.
 func (a *API) ready(w http.ResponseWriter, _ *http.Request) error {
 	if a.Conversations.Closing() {
 		return text(w, http.StatusServiceUnavailable, "shutting down")
@@ -37,7 +38,10 @@ func cause(err error) string {
 // healthStream shows a browser that the gateway is there.
 func (a *API) healthStream(w http.ResponseWriter, r *http.Request) error {
 	s := sse.NewWriter(w)
-	s.Event(0, "message", []byte("ok"))
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	s.Event(0, "", []byte("ok"))
 	beat := time.NewTicker(keepAlive)
 	defer beat.Stop()
 	for {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
@@ -38,19 +39,14 @@ func (a *API) send(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case in.Text == "" && len(in.Files) == 0:
-		return fault.New(fault.Invalid, "content is required")
-	case in.Sender == "":
-		return fault.New(fault.Invalid, "sender is required")
-	}
 	return a.deliver(w, r, in)
 }
 
 // sendToAgent takes a message in a thread of its own.
 func (a *API) sendToAgent(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
-		Message string `json:"message"`
+		Message        string `json:"message"`
+		IdempotencyKey string `json:"idempotency_key"`
 	}
 	if err := decode(r, &in); err != nil {
 		return err
@@ -58,18 +54,19 @@ func (a *API) sendToAgent(w http.ResponseWriter, r *http.Request) error {
 	if in.Message == "" {
 		return fault.New(fault.Invalid, "message is required")
 	}
-	err := a.deliver(w, r, conversation.SendRequest{
+	key, err := idempotencyKey(r, in.IdempotencyKey)
+	if err != nil {
+		return err
+	}
+	err = a.deliver(w, r, conversation.SendRequest{
 		AgentID: r.PathValue("id"), Frontend: "leader", ExternalID: "leader:" + uuid.NewString(), Sender: "coven-leader", Text: in.Message,
-		Key: r.Header.Get("Idempotency-Key"),
+		Key: key,
 	})
-	if fault.CodeOf(err) == fault.Unavailable && fault.Message(err) == agentUnavailable {
+	if errors.Is(err, conversation.ErrAgentGone) { // on this route it is not "unavailable"
 		return fault.Wrap(err, fault.NotFound, "agent not found")
 	}
 	return err
 }
-
-// agentUnavailable is the text of Service.Send when the agent is not connected.
-const agentUnavailable = "agent unavailable"
 
 // deliver sends a message and shows its turn.
 func (a *API) deliver(w http.ResponseWriter, r *http.Request, in conversation.SendRequest) error {
@@ -89,14 +86,50 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request, in conversation.Se
 	if wants(r, "application/json") && !wants(r, "text/event-stream") {
 		return a.whole(w, r, t, reader)
 	}
-	return a.stream(w, r, reader, &encoder{form: sendForm, agentID: t.AgentID}, true)
+	var started fields
+	if resume >= t.First {
+		started = startedFields(t.AgentID, t.ThreadID, t.ID)
+	}
+	return a.stream(w, r, reader, &encoder{form: sendForm, agentID: t.AgentID}, true, started)
+}
+
+// maxWhole bounds an answer that is kept in memory until it is complete, in bytes.
+const maxWhole = 16 << 20
+
+// toolCall is all that happened to one call of a tool.
+type toolCall struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Input   string `json:"input_json"`
+	State   string `json:"state,omitempty"`
+	Output  string `json:"output"`
+	IsError bool   `json:"is_error"`
+}
+
+// toolCalls gathers the calls of a turn in the order in which they appear.
+type toolCalls struct {
+	list []*toolCall
+	byID map[string]*toolCall
+}
+
+// of returns the call with an id. Agents speak of a call's state before they name it.
+func (c *toolCalls) of(id string) *toolCall {
+	x := c.byID[id]
+	if x == nil {
+		x = &toolCall{ID: id}
+		c.list = append(c.list, x)
+		c.byID[id] = x
+	}
+	return x
 }
 
 // whole waits for the end of a turn and answers with all of it.
 func (a *API) whole(w http.ResponseWriter, r *http.Request, t conversation.Turn, reader *conversation.Reader) error {
 	enc := &encoder{form: objectForm, agentID: t.AgentID}
 	events := []json.RawMessage{} // everything but the message, the text and the end
+	calls, sent := toolCalls{byID: map[string]*toolCall{}}, []fields{}
 	var answer strings.Builder
+	size := 0
 	for {
 		evs, err := reader.Poll(r.Context())
 		if err != nil {
@@ -107,6 +140,7 @@ func (a *API) whole(w http.ResponseWriter, r *http.Request, t conversation.Turn,
 			case conversation.Message:
 			case conversation.Text:
 				answer.WriteString(b.Text)
+				size += len(b.Text)
 			case conversation.Ended:
 				t, err := a.Conversations.Turn(r.Context(), t.ID)
 				if err != nil {
@@ -114,6 +148,7 @@ func (a *API) whole(w http.ResponseWriter, r *http.Request, t conversation.Turn,
 				}
 				f := turnFields(t)
 				f["text"], f["response"], f["events"] = answer.String(), b.Response, events
+				f["tool_calls"], f["files"] = notNil(calls.list), sent
 				return writeJSON(w, http.StatusOK, f)
 			default:
 				obj, err := enc.object(e)
@@ -121,6 +156,22 @@ func (a *API) whole(w http.ResponseWriter, r *http.Request, t conversation.Turn,
 					return err
 				}
 				events = append(events, obj)
+				size += len(obj)
+				switch b := b.(type) {
+				case conversation.ToolCall:
+					c := calls.of(b.ID)
+					c.Name, c.Input = b.Name, b.Input
+				case conversation.ToolState:
+					calls.of(b.ID).State = b.State
+				case conversation.ToolResult:
+					c := calls.of(b.ID)
+					c.Output, c.IsError = b.Output, b.IsError
+				case conversation.FileSent:
+					sent = append(sent, fileFields(b.File))
+				}
+			}
+			if size > maxWhole {
+				return fault.New(fault.TooLarge, "the answer has more than %d bytes; it goes on, and is at /api/turns/%s/events", maxWhole, t.ID)
 			}
 		}
 		if len(evs) > 0 {
@@ -136,7 +187,8 @@ func (a *API) whole(w http.ResponseWriter, r *http.Request, t conversation.Turn,
 	}
 }
 
-// decodeSend reads a message from JSON or from a form with files.
+// decodeSend reads a message from JSON or from a form with files. Everything that is not a form is
+// taken as JSON: existing clients name any content type.
 func decodeSend(r *http.Request) (conversation.SendRequest, error) {
 	var in sendBody
 	var attached []conversation.FileData
@@ -157,19 +209,19 @@ func decodeSend(r *http.Request) (conversation.SendRequest, error) {
 			attached = append(attached, conversation.FileData{Name: f.Filename, Type: f.MimeType, Data: f.Data})
 		}
 	}
-	if key := r.Header.Get("Idempotency-Key"); key != "" {
-		if in.IdempotencyKey != "" && in.IdempotencyKey != key {
-			return conversation.SendRequest{}, fault.New(fault.Invalid, "the Idempotency-Key header and idempotency_key differ")
-		}
-		in.IdempotencyKey = key
+	var err error
+	if in.IdempotencyKey, err = idempotencyKey(r, in.IdempotencyKey); err != nil {
+		return conversation.SendRequest{}, err
 	}
-	if in.AgentID == "" {
-		if in.Frontend != "" && in.ChannelID != "" {
-			return conversation.SendRequest{}, fault.New(fault.Invalid, "channel not bound to agent")
-		}
-		if in.Content != "" && in.Sender != "" {
-			return conversation.SendRequest{}, fault.New(fault.Invalid, "must specify agent_id or frontend+channel_id")
-		}
+	switch {
+	case in.Content == "" && len(attached) == 0:
+		return conversation.SendRequest{}, fault.New(fault.Invalid, "content is required")
+	case in.Sender == "":
+		return conversation.SendRequest{}, fault.New(fault.Invalid, "sender is required")
+	case in.AgentID == "" && (in.Frontend == "" || in.ChannelID == ""):
+		return conversation.SendRequest{}, fault.New(fault.Invalid, "must specify agent_id or frontend+channel_id")
+	case in.AgentID == "":
+		return conversation.SendRequest{}, fault.New(fault.Invalid, "channel not bound to agent")
 	}
 	return conversation.SendRequest{
 		AgentID: in.AgentID, ThreadID: in.ThreadID, Frontend: "direct", Sender: in.Sender, Text: in.Content,
@@ -177,7 +229,17 @@ func decodeSend(r *http.Request) (conversation.SendRequest, error) {
 	}, nil
 }
 
-// decodeForm reads a multipart form. Files are the parts that have a file name.
+// idempotencyKey is the key of a request, from its header or its body.
+func idempotencyKey(r *http.Request, body string) (string, error) {
+	header := r.Header.Get("Idempotency-Key")
+	if header != "" && body != "" && header != body {
+		return "", fault.New(fault.Invalid, "the Idempotency-Key header and idempotency_key differ")
+	}
+	return cmp.Or(header, body), nil
+}
+
+// decodeForm reads a multipart form: the fields of a JSON body, and files as parts named
+// attachments.
 func decodeForm(form *multipart.Reader, in *sendBody) ([]conversation.FileData, error) {
 	var attached []conversation.FileData
 	values := map[string]*string{
@@ -196,7 +258,11 @@ func decodeForm(form *multipart.Reader, in *sendBody) ([]conversation.FileData, 
 		if err != nil {
 			return nil, badForm(err)
 		}
-		if name := part.FileName(); name != "" {
+		if part.FormName() == "attachments" {
+			name := part.FileName()
+			if name == "" {
+				return nil, fault.New(fault.Invalid, "attachments[%d]: filename is required", len(attached))
+			}
 			mediaType := part.Header.Get("Content-Type")
 			if mediaType == "" {
 				mediaType = "application/octet-stream"

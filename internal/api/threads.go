@@ -53,7 +53,8 @@ func (a *API) thread(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, threadFields(t))
 }
 
-// threadMessages is the newest part of a thread's history in ascending order.
+// threadMessages is the newest part of a thread's history in ascending order. Any id names a thread,
+// not only a UUID.
 func (a *API) threadMessages(w http.ResponseWriter, r *http.Request) error {
 	n, err := limit(r, 50, 1000)
 	if err != nil {
@@ -67,11 +68,15 @@ func (a *API) threadMessages(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return orGone(r.Context(), err)
 	}
-	messages := make([]fields, len(page.Entries))
-	for i, e := range page.Entries {
+	entries, more := page.Entries, page.More
+	if len(entries) > n { // see history
+		entries, more = entries[len(entries)-n:], true
+	}
+	messages := make([]fields, len(entries))
+	for i, e := range entries {
 		messages[i] = messageFields(e)
 	}
-	return writeJSON(w, http.StatusOK, fields{"thread_id": t.ID, "messages": messages, "has_more": page.More})
+	return writeJSON(w, http.StatusOK, fields{"thread_id": t.ID, "messages": messages, "has_more": more})
 }
 
 // messageFields is a line of history as the messages of a thread show it.
@@ -85,6 +90,10 @@ func messageFields(e conversation.Entry) fields {
 		var call struct{ Input json.RawMessage }
 		if json.Unmarshal([]byte(e.Text), &call) == nil {
 			f["content"] = string(call.Input)
+			var raw string // input that is no JSON object is kept as a string
+			if json.Unmarshal(call.Input, &raw) == nil {
+				f["content"] = raw
+			}
 		}
 		f["type"], f["tool_name"], f["tool_id"] = "tool_use", e.ToolName, e.ToolID
 	case conversation.EntryToolResult:
@@ -103,6 +112,7 @@ func messageFields(e conversation.Entry) fields {
 	return f
 }
 
+// threadUsage lists the usage reports of a thread. A list that goes on says so, and where.
 func (a *API) threadUsage(w http.ResponseWriter, r *http.Request) error {
 	n, err := limit(r, 500, 1000)
 	if err != nil {
@@ -113,9 +123,14 @@ func (a *API) threadUsage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id := r.PathValue("id")
-	reports, err := a.Conversations.UsageReports(r.Context(), id, after, n)
+	reports, err := a.Conversations.UsageReports(r.Context(), id, after, n+1)
 	if err != nil {
 		return orGone(r.Context(), err)
+	}
+	out := fields{"thread_id": id}
+	if len(reports) > n {
+		reports = reports[:n]
+		out["has_more"], out["next"] = true, reports[n-1].ID
 	}
 	list := make([]fields, len(reports))
 	for i, u := range reports {
@@ -123,14 +138,20 @@ func (a *API) threadUsage(w http.ResponseWriter, r *http.Request) error {
 		f["id"], f["request_id"], f["agent_id"], f["created_at"] = itoa(u.ID), u.TurnID, u.AgentID, stamp(u.At)
 		list[i] = f
 	}
-	return writeJSON(w, http.StatusOK, fields{"thread_id": id, "usage": list})
+	out["usage"] = list
+	return writeJSON(w, http.StatusOK, out)
 }
 
 func (a *API) threadFiles(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
-	found, err := a.Conversations.ThreadFiles(r.Context(), id, mostFiles)
+	found, err := a.Conversations.ThreadFiles(r.Context(), id, mostFiles+1)
 	if err != nil {
 		return orGone(r.Context(), err)
+	}
+	out := fields{"thread_id": id}
+	if len(found) > mostFiles {
+		found = found[:mostFiles]
+		out["has_more"] = true
 	}
 	list := make([]fields, len(found))
 	for i, x := range found {
@@ -138,5 +159,6 @@ func (a *API) threadFiles(w http.ResponseWriter, r *http.Request) error {
 		f["request_id"], f["seq"], f["created_at"] = x.TurnID, x.Seq, stamp(x.At)
 		list[i] = f
 	}
-	return writeJSON(w, http.StatusOK, fields{"thread_id": id, "files": list})
+	out["files"] = list
+	return writeJSON(w, http.StatusOK, out)
 }

@@ -125,7 +125,7 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 	}
 	agentID, ok := s.dispatcher.Resolve(r.AgentID)
 	if !ok {
-		return Turn{}, fault.New(fault.Unavailable, "agent unavailable")
+		return Turn{}, fault.Wrap(ErrAgentGone, fault.Unavailable, "agent unavailable")
 	}
 	if !s.enter() {
 		return Turn{}, errShuttingDown
