@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -140,7 +141,7 @@ func (g *gateway) agent(id string, features ...string) *remote {
 
 func (r *remote) send(m *pb.AgentMessage) {
 	r.t.Helper()
-	if err := r.Send(m); err != nil && err != io.EOF { // Recv knows why
+	if err := r.Send(m); err != nil && !errors.Is(err, io.EOF) { // Recv knows why
 		r.t.Fatal(err)
 	}
 }
@@ -199,7 +200,7 @@ func (r *remote) ends(code codes.Code, msg string) {
 	if err == nil {
 		r.t.Fatalf("got %v instead of the end", m)
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	if s := status.Convert(err); s.Code() != code || msg != "" && s.Message() != msg {

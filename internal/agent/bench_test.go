@@ -27,7 +27,7 @@ import (
 func serveTCP(b *testing.B) (*Registry, string) {
 	b.Helper()
 	r := New(Options{
-		Logger: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError})), Registerer: prometheus.NewRegistry(),
+		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 		ServerID: "s", ReconnectGrace: grace, HeartbeatTimeout: silence,
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")

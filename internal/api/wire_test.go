@@ -53,10 +53,21 @@ func FuzzSend(f *testing.F) {
 // TestEveryBodyHasAForm: no event leaves as "unknown".
 func TestEveryBodyHasAForm(t *testing.T) {
 	for _, b := range []conversation.Body{
-		conversation.Message{}, conversation.Text{}, conversation.Thinking{}, conversation.ToolCall{}, conversation.ToolState{},
-		conversation.ToolResult{}, conversation.Approval{}, conversation.Usage{}, conversation.FileSent{}, conversation.Session{},
-		conversation.SessionOrphaned{}, conversation.Trouble{}, conversation.Ended{State: conversation.Done},
-		conversation.Ended{State: conversation.Failed}, conversation.Ended{State: conversation.Cancelled},
+		conversation.Message{},
+		conversation.Text{},
+		conversation.Thinking{},
+		conversation.ToolCall{},
+		conversation.ToolState{},
+		conversation.ToolResult{},
+		conversation.Approval{},
+		conversation.Usage{},
+		conversation.FileSent{},
+		conversation.Session{},
+		conversation.SessionOrphaned{},
+		conversation.Trouble{},
+		conversation.Ended{State: conversation.Done},
+		conversation.Ended{State: conversation.Failed},
+		conversation.Ended{State: conversation.Cancelled},
 	} {
 		for _, form := range []form{sendForm, objectForm} {
 			name, data, err := (&encoder{form: form}).encode(conversation.Event{Seq: 1, First: 1, Body: b})

@@ -173,8 +173,7 @@ func (l *loader) parse(data []byte) {
 	doc, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		// The error's own text quotes the lines around the place, secrets included.
-		var syntax yaml.Error
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[yaml.Error](err); ok {
 			l.refuse(l.at(syntax.GetToken()), "", "not valid YAML: %s (is a quote missing around a value?)", printable(syntax.GetMessage()))
 		} else {
 			l.refuse(l.at(nil), "", "not valid YAML")

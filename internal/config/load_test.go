@@ -247,7 +247,8 @@ func TestRefused(t *testing.T) {
 
 		// all at once, in the order of the file
 		{
-			"everything", "metrics: {path: m}\nserver: {http_addr: 1, x: y}\nauth: {jwt_secret: short}", vars{"COVEN_MCP_ENDPOINT": "b"},
+			"everything", "metrics: {path: m}\nserver: {http_addr: 1, x: y}\nauth: {jwt_secret: short}",
+			vars{"COVEN_MCP_ENDPOINT": "b"},
 			"g.yaml:1:17: metrics.path: must start with /, not be \"m\"\n" +
 				"g.yaml:2:21: server.http_addr: expected a string, got the number 1\n" +
 				"g.yaml:2:24: server.x: unknown key\n" +

@@ -262,8 +262,10 @@ func TestModel(t *testing.T) {
 					return
 				}
 				body := rapid.SampledFrom([]conversation.Body{
-					conversation.Thinking{Text: "hm"}, conversation.ToolCall{ID: "1", Name: "ls", Input: "{}"},
-					conversation.ToolResult{ID: "1", Output: "."}, conversation.Usage{Input: 3, Output: 4},
+					conversation.Thinking{Text: "hm"},
+					conversation.ToolCall{ID: "1", Name: "ls", Input: "{}"},
+					conversation.ToolResult{ID: "1", Output: "."},
+					conversation.Usage{Input: 3, Output: 4},
 					conversation.FileData{Name: "f", Type: "text/plain", Data: []byte("data")},
 				}).Draw(rt, "body")
 				if err := w.agents.sink(rapid.SampledFrom(open).Draw(rt, "turn").id).On(context.Background(), body); err != nil {
