@@ -7,6 +7,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"coven-gateway/sdk/agent"
 )
@@ -16,7 +17,7 @@ func main() {
 	id := flag.String("id", "echo", "agent `id`")
 	flag.Parse()
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := agent.Run(ctx, agent.Options{
 		Server:    *server,

@@ -6,115 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
 
 	"coven-gateway/internal/gatewaytest"
 	pb "coven-gateway/proto/coven"
 	"coven-gateway/sdk/agent"
 )
-
-func Example() {
-	err := agent.Run(context.Background(), agent.Options{
-		Server: "127.0.0.1:50051",
-		ID:     "echo",
-		Handler: agent.HandlerFunc(func(_ context.Context, m *agent.Message, w *agent.Writer) error {
-			return w.Text(m.Content)
-		}),
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-}
-
-// gateway is the other side of the protocol: the test plays it.
-type gateway struct {
-	pb.UnimplementedCovenControlServer
-	streams chan pb.CovenControl_AgentStreamServer
-	refuse  func() error // instead of a Welcome; may be nil
-	end     chan struct{}
-}
-
-// AgentStream hands the stream to the test and lives until the test ends it.
-func (g *gateway) AgentStream(stream pb.CovenControl_AgentStreamServer) error {
-	if err := stream.SendHeader(nil); err != nil {
-		return err
-	}
-	if _, err := stream.Recv(); err != nil {
-		return err
-	}
-	if g.refuse != nil {
-		if err := g.refuse(); err != nil {
-			return err
-		}
-	}
-	if err := stream.Send(&pb.ServerMessage{Payload: &pb.ServerMessage_Welcome{Welcome: &pb.Welcome{AgentId: "a"}}}); err != nil {
-		return err
-	}
-	g.streams <- stream
-	select {
-	case <-g.end:
-	case <-stream.Context().Done():
-	}
-	return nil
-}
-
-// play runs an agent against a gateway that the test plays, in a bubble.
-func play(t *testing.T, o agent.Options, test func(t *testing.T, g *gateway, run <-chan error)) {
-	synctest.Test(t, func(t *testing.T) {
-		l := bufconn.Listen(1 << 20)
-		g := &gateway{streams: make(chan pb.CovenControl_AgentStreamServer, 16), end: make(chan struct{}, 16)}
-		s := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))
-		pb.RegisterCovenControlServer(s, g)
-		go func() { _ = s.Serve(l) }()
-		o.Server, o.ID, o.Logger = "gateway", "a", slog.New(slog.DiscardHandler)
-		o.DialOptions = []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) })}
-		ctx, cancel := context.WithCancel(context.Background())
-		run := make(chan error, 1)
-		go func() { run <- agent.Run(ctx, o) }()
-		test(t, g, run)
-		cancel()
-		synctest.Wait()
-		s.Stop()
-	})
-}
-
-func message(id, thread, content string) *pb.ServerMessage {
-	return &pb.ServerMessage{Payload: &pb.ServerMessage_SendMessage{SendMessage: &pb.SendMessage{RequestId: id, ThreadId: thread, Content: content}}}
-}
-
-// next is the agent's next message that is no heartbeat.
-func next(t *testing.T, s pb.CovenControl_AgentStreamServer) *pb.AgentMessage {
-	t.Helper()
-	for {
-		m, err := s.Recv()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m.GetHeartbeat() == nil {
-			return m
-		}
-	}
-}
-
-func send(t *testing.T, s pb.CovenControl_AgentStreamServer, m *pb.ServerMessage) {
-	t.Helper()
-	if err := s.Send(m); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // TestEnds: how a handler's end is reported.
 func TestEnds(t *testing.T) {
@@ -235,8 +136,8 @@ func TestTools(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}}}
-	handler := agent.HandlerFunc(func(_ context.Context, _ *agent.Message, w *agent.Writer) error {
-		out, err := w.CallTool("todo_list", map[string]int{"limit": 1})
+	handler := agent.HandlerFunc(func(ctx context.Context, _ *agent.Message, w *agent.Writer) error {
+		out, err := w.CallTool(ctx, "todo_list", map[string]int{"limit": 1})
 		if err != nil {
 			return err
 		}
@@ -287,22 +188,6 @@ func TestReconnect(t *testing.T) {
 		g.end <- struct{}{}
 		<-g.streams
 	})
-	for code, want := range map[codes.Code]error{codes.AlreadyExists: agent.ErrTaken, codes.InvalidArgument: agent.ErrRefused, codes.PermissionDenied: agent.ErrRefused} {
-		o := agent.Options{Handler: echo}
-		synctest.Test(t, func(t *testing.T) {
-			l := bufconn.Listen(1 << 20)
-			g := &gateway{streams: make(chan pb.CovenControl_AgentStreamServer, 16), end: make(chan struct{}), refuse: func() error { return status.Error(code, "no") }}
-			s := grpc.NewServer()
-			pb.RegisterCovenControlServer(s, g)
-			go func() { _ = s.Serve(l) }()
-			defer s.Stop()
-			o.Server, o.ID, o.Logger = "gateway", "a", slog.New(slog.DiscardHandler)
-			o.DialOptions = []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) })}
-			if err := agent.Run(context.Background(), o); !errors.Is(err, want) {
-				t.Errorf("%v: Run returned %v, want %v", code, err, want)
-			}
-		})
-	}
 }
 
 // TestHeartbeats: an agent that says nothing still shows that it is alive.

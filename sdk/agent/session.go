@@ -2,152 +2,352 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	pb "coven-gateway/proto/coven"
 )
 
+// Limits of a connection.
 const (
 	// maxOut bounds the messages that wait for the stream; a handler that is faster waits.
 	maxOut = 64
-	// maxToolCalls bounds the agent's tools that run side by side.
-	maxToolCalls = 16
-	toolTimeout  = 30 * time.Second
-	// goodbye is how long handlers may go on after the gateway has said that it shuts down.
-	goodbye = 300 * time.Millisecond
+	// maxReplies bounds what receive has to say while the gateway does not read. A gateway that asks
+	// for more is not worth talking to.
+	maxReplies = 256
+	// maxMessage bounds a message to the gateway in bytes; it takes 16 MiB.
+	maxMessage = 15 << 20
+	// large messages wait for the stream one at a time.
+	large = 256 << 10
 )
 
-// A session is one registered stream. The receive loop waits for no handler; one goroutine sends.
-type session struct {
-	opts   Options
-	stream pb.CovenControl_AgentStreamClient
-	ctx    context.Context // ends with the stream
-	end    context.CancelCauseFunc
-	out    chan *pb.AgentMessage // never closed
-	slots  chan struct{}         // one for each thread that is being answered
-	tools  chan struct{}         // one for each tool that is running
-	tasks  sync.WaitGroup        // writer, handlers, tools, heartbeats
+// Bounds of the phases of a connection.
+const (
+	registerTimeout = 30 * time.Second
+	// shutdownGrace is how long turns may go on after the gateway has said that it shuts down. It
+	// lets turns end before it says so; what is left can only finish something short.
+	shutdownGrace = 300 * time.Millisecond
+	// flushTimeout is how long the last messages have to reach the gateway.
+	flushTimeout = 2 * time.Second
+	// patience is how long handlers may take to return before somebody should know.
+	patience = 5 * time.Second
+)
 
-	mu        sync.Mutex
-	threads   map[string][]*Message              // waiting messages of threads that are being answered
-	cancels   map[string]context.CancelCauseFunc // of turns, by request id
-	approvals map[string]chan bool               // of tools, by tool id
-	results   map[string]chan *pb.PackToolResult // of gateway tools, by request id
+// A session is one stream. The receive loop waits for nobody; one goroutine sends.
+type session struct {
+	// Fixed before the goroutines start.
+	agent   *Agent
+	opts    Options
+	stream  pb.CovenControl_AgentStreamClient
+	ctx     context.Context // ends with the stream
+	end     context.CancelCauseFunc
+	work    context.Context // a child of ctx, that handlers and tools work under; ends before the last messages are sent
+	endWork context.CancelCauseFunc
+
+	out     chan outgoing         // to the writer; who sends waits for room; never closed
+	replies chan *pb.AgentMessage // to the writer, from receive; never closed
+	last    chan struct{}         // closed when nobody but receive sends any more
+	leaving chan struct{}         // closed by receive when the gateway shuts down
+	idle    chan struct{}         // closed when it does and nothing is left to do
+	slots   chan struct{}         // one for each turn that is answered
+	calls   chan struct{}         // one for each tool that runs
+	oneBig  chan struct{}         // one for the large message that is on its way
+
+	writer   sync.WaitGroup
+	receiver sync.WaitGroup
+	tasks    sync.WaitGroup // heartbeats, threads, tools; handlers are started with mu held and only while not closed
+
+	mu    sync.Mutex // never held while something waits
+	state state
 }
 
-// runSession serves one stream to its end.
-func runSession(ctx context.Context, client pb.CovenControlClient, o Options) error {
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	stream, err := client.AgentStream(ctx)
+// state is what the goroutines of a session share.
+type state struct {
+	closed    bool // nothing new is started
+	leaving   bool
+	idle      bool
+	active    int // turns and tool calls that have not ended
+	turns     map[string]*turn
+	threads   map[string][]*turn // the waiting turns of each thread that is being answered
+	waiting   int                // turns that wait
+	bytes     int                // what they occupy
+	toolCalls int
+	approvals map[string]chan bool               // that are waited for, by tool id
+	results   map[string]chan *pb.PackToolResult // that are waited for, by request id
+}
+
+// outgoing is a message for the writer.
+type outgoing struct {
+	message *pb.AgentMessage
+	large   bool // it holds session.oneBig
+}
+
+// connect serves one stream to its end, and reports whether the gateway welcomed the agent.
+func (a *Agent) connect(ctx context.Context) (welcome bool, err error) {
+	// A new one for each attempt: the next one would have to wait for this one's own backoff.
+	conn, err := dial(a.opts)
 	if err != nil {
-		return err
+		return false, err
 	}
+	defer conn.Close()
 	s := &session{
-		opts: o, stream: stream, ctx: ctx, end: end,
-		out: make(chan *pb.AgentMessage, maxOut), slots: make(chan struct{}, o.Concurrency), tools: make(chan struct{}, maxToolCalls),
-		threads: make(map[string][]*Message), cancels: make(map[string]context.CancelCauseFunc),
-		approvals: make(map[string]chan bool), results: make(map[string]chan *pb.PackToolResult),
+		agent: a, opts: a.opts,
+		out: make(chan outgoing, maxOut), replies: make(chan *pb.AgentMessage, maxReplies),
+		last: make(chan struct{}), leaving: make(chan struct{}), idle: make(chan struct{}),
+		slots: make(chan struct{}, a.opts.Concurrency), calls: make(chan struct{}, maxCalls), oneBig: make(chan struct{}, 1),
+		state: state{
+			turns: make(map[string]*turn), threads: make(map[string][]*turn),
+			approvals: make(map[string]chan bool), results: make(map[string]chan *pb.PackToolResult),
+		},
 	}
-	if err := stream.Send(s.register()); err != nil && !errors.Is(err, io.EOF) {
-		return err
+	// It outlives ctx by the time that the last messages take.
+	s.ctx, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	defer s.end(nil)
+	s.work, s.endWork = context.WithCancelCause(s.ctx)
+	defer s.endWork(nil)
+	stopped := context.AfterFunc(ctx, func() { s.end(ErrStopped) })
+	err = s.register(ctx, pb.NewCovenControlClient(conn))
+	if !stopped() {
+		return false, ErrStopped
 	}
-	if err := s.welcomed(); err != nil {
-		return err
+	if err != nil {
+		return false, err
 	}
-	s.tasks.Go(s.write)
-	if o.Heartbeat > 0 {
-		s.tasks.Go(s.beat)
+	return true, s.serve(ctx)
+}
+
+func dial(o Options) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+o.Server, append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 20 * time.Second, PermitWithoutStream: true}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16 << 20)),
+	}, o.DialOptions...)...)
+}
+
+// register opens the stream, introduces the agent and waits for its welcome.
+func (s *session) register(ctx context.Context, client pb.CovenControlClient) error {
+	late := time.AfterFunc(registerTimeout, func() { s.end(fmt.Errorf("no welcome within %v", registerTimeout)) })
+	defer late.Stop()
+	streamCtx := s.ctx
+	if s.opts.Credentials != nil {
+		md, err := s.opts.Credentials(ctx)
+		if err != nil {
+			return errors.New("credentials: " + err.Error()) // not wrapped: a status in it would not be the gateway's
+		}
+		streamCtx = metadata.NewOutgoingContext(streamCtx, md)
 	}
-	err = s.receive()
-	end(err)
-	s.tasks.Wait()
+	var err error
+	if s.stream, err = client.AgentStream(streamCtx); err != nil {
+		return s.because(err)
+	}
+	if err := s.stream.Send(registration(s.opts)); err != nil && !errors.Is(err, io.EOF) { // EOF: Recv knows more
+		return s.because(err)
+	}
+	m, err := s.stream.Recv()
+	if err != nil {
+		return s.because(err)
+	}
+	switch p := m.GetPayload().(type) {
+	case *pb.ServerMessage_Welcome:
+		if s.opts.OnWelcome != nil {
+			s.opts.OnWelcome(welcome(p.Welcome))
+		}
+		return nil
+	case *pb.ServerMessage_RegistrationError:
+		return &RefusedError{
+			AgentID: s.opts.ID, Code: codes.AlreadyExists,
+			Reason: p.RegistrationError.GetReason(), SuggestedID: p.RegistrationError.GetSuggestedId(),
+		}
+	default:
+		return fmt.Errorf("the gateway answered the registration with %T", p)
+	}
+}
+
+// because returns why the stream has ended, where one of its methods fails with err.
+func (s *session) because(err error) error {
+	if cause := context.Cause(s.ctx); cause != nil {
+		return cause
+	}
 	return err
 }
 
-func (s *session) register() *pb.AgentMessage {
+func registration(o Options) *pb.AgentMessage {
 	host, _ := os.Hostname() // only told to people
 	r := &pb.RegisterAgent{
-		AgentId: s.opts.ID, Name: s.opts.Name, Capabilities: s.opts.Capabilities,
+		AgentId: o.ID, Name: o.Name, Capabilities: o.Capabilities,
 		Metadata: &pb.AgentMetadata{
-			WorkingDirectory: s.opts.WorkingDir, Hostname: host, Os: runtime.GOOS, Workspaces: s.opts.Workspaces, Backend: s.opts.Backend,
+			WorkingDirectory: valid(o.WorkingDir), Hostname: valid(host), Os: runtime.GOOS, Workspaces: o.Workspaces, Backend: o.Backend,
 		},
-		ProtocolFeatures: append([]string{"cancellation", "token_usage", "tool_states"}, s.opts.Features...),
+		ProtocolFeatures: append([]string{"cancellation", "token_usage", "tool_states"}, o.Features...),
 	}
-	for _, t := range s.opts.Tools {
-		schema := string(t.InputSchema)
-		if schema == "" {
-			schema = `{"type":"object"}`
-		}
-		r.Tools = append(r.Tools, &pb.ToolDefinition{
-			Name: t.Name, Description: t.Description, InputSchemaJson: schema, RequiredCapabilities: t.Capabilities,
-			TimeoutSeconds: int32(timeoutOf(t) / time.Second),
-		})
+	for _, t := range o.Tools {
+		r.Tools = append(r.Tools, t.definition())
 	}
 	return &pb.AgentMessage{Payload: &pb.AgentMessage_Register{Register: r}}
 }
 
-func timeoutOf(t Tool) time.Duration {
-	if t.Timeout > 0 {
-		return t.Timeout
+func welcome(w *pb.Welcome) Welcome {
+	r := Welcome{
+		ServerID: w.GetServerId(), AgentID: w.GetAgentId(), InstanceID: w.GetInstanceId(), PrincipalID: w.GetPrincipalId(),
+		Secrets: w.GetSecrets(), Features: w.GetProtocolFeatures(), MCPEndpoint: w.GetMcpEndpoint(), MCPToken: w.GetMcpToken(),
 	}
-	return toolTimeout
+	for _, d := range w.GetAvailableTools() {
+		r.Tools = append(r.Tools, toolOf(d))
+	}
+	return r
 }
 
-func (s *session) welcomed() error {
-	m, err := s.stream.Recv()
-	if err != nil {
-		return err
+// serve runs the registered session to its end and returns why it ended.
+//
+// The stream is lost, or the gateway shuts down, or ctx ends. In the latter cases the stream still
+// works: handlers and tools are told, what they have to say last is sent, and then we half-close.
+func (s *session) serve(ctx context.Context) error {
+	s.writer.Go(s.write)
+	s.receiver.Go(s.receive)
+	if s.opts.Heartbeat > 0 {
+		s.tasks.Go(s.beat)
 	}
-	w := m.GetWelcome()
-	if w == nil {
-		if e := m.GetRegistrationError(); e != nil {
-			return status.Error(codes.AlreadyExists, e.GetReason())
+	s.agent.current(s)
+	var why error
+	select {
+	case <-s.ctx.Done():
+		why = context.Cause(s.ctx)
+	case <-ctx.Done():
+		why = ErrStopped
+	case <-s.leaving:
+		why = errShutdown
+		grace := time.NewTimer(shutdownGrace)
+		defer grace.Stop()
+		select {
+		case <-s.idle:
+		case <-grace.C:
+		case <-ctx.Done():
+		case <-s.ctx.Done():
 		}
-		return fmt.Errorf("the gateway answered the registration with %T", m.GetPayload())
 	}
-	if s.opts.OnWelcome != nil {
-		s.opts.OnWelcome(Welcome{
-			ServerID: w.GetServerId(), AgentID: w.GetAgentId(), InstanceID: w.GetInstanceId(), PrincipalID: w.GetPrincipalId(), Secrets: w.GetSecrets(),
-		})
-	}
-	return nil
+	s.agent.current(nil)
+	s.close(why)
+	late := time.AfterFunc(flushTimeout, func() { s.end(why) })
+	defer late.Stop()
+	slow := time.AfterFunc(patience, func() {
+		s.opts.Logger.Warn("handlers have not returned although their contexts have ended; the agent waits for them", "agent_id", s.opts.ID)
+	})
+	s.tasks.Wait()
+	slow.Stop()
+	close(s.last)
+	s.writer.Wait()
+	s.receiver.Wait()
+	return why
+}
+
+// close starts nothing new and ends what is being done.
+func (s *session) close(why error) {
+	s.mu.Lock()
+	s.state.closed = true
+	clear(s.state.threads)
+	s.mu.Unlock()
+	s.endWork(why)
 }
 
 // write is the only sender.
 func (s *session) write() {
 	for {
+		var m outgoing
 		select {
-		case m := <-s.out:
-			if err := s.stream.Send(m); err != nil {
-				return // the receive loop hears why
-			}
+		case m = <-s.out:
+		case m.message = <-s.replies:
+		case <-s.last:
+			s.flush()
+			return
 		case <-s.ctx.Done():
+			return
+		}
+		if !s.pass(m) {
 			return
 		}
 	}
 }
 
-// send queues a message; it waits for room.
+// flush sends what is queued and half-closes. It is the end of write.
+func (s *session) flush() {
+	for {
+		var m outgoing
+		select {
+		case m = <-s.out:
+		case m.message = <-s.replies:
+		default:
+			_ = s.stream.CloseSend() // it never fails
+			return
+		}
+		if !s.pass(m) {
+			return
+		}
+	}
+}
+
+// pass sends a message and reports whether the stream takes more.
+func (s *session) pass(m outgoing) bool {
+	err := s.stream.Send(m.message)
+	if m.large {
+		<-s.oneBig
+	}
+	if err != nil && !errors.Is(err, io.EOF) { // EOF: receive hears why
+		s.end(fmt.Errorf("%w: sending: %w", ErrDisconnected, err))
+	}
+	return err == nil
+}
+
+// send queues a message; it waits for room until ctx ends, which must be a descendant of s.ctx.
 func (s *session) send(ctx context.Context, m *pb.AgentMessage) error {
+	o := outgoing{message: m}
+	if size := proto.Size(m); size > maxMessage {
+		return fmt.Errorf("a message of %d bytes cannot be sent; %d is the limit", size, maxMessage)
+	} else if size > large {
+		select {
+		case s.oneBig <- struct{}{}:
+			o.large = true
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	err := s.queue(ctx, o)
+	if err != nil && o.large {
+		<-s.oneBig
+	}
+	return err
+}
+
+func (s *session) queue(ctx context.Context, m outgoing) error {
+	if ctx.Err() != nil { // select might find room, too
+		return context.Cause(ctx)
+	}
 	select {
 	case s.out <- m:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-s.ctx.Done():
-		return context.Cause(s.ctx)
+	}
+}
+
+// reply queues what receive has to say. It does not wait.
+func (s *session) reply(m *pb.AgentMessage) {
+	select {
+	case s.replies <- m:
+	default:
+		s.end(fmt.Errorf("%w: the gateway does not read", ErrDisconnected))
 	}
 }
 
@@ -157,209 +357,92 @@ func (s *session) beat() {
 	for {
 		select {
 		case now := <-tick.C:
-			_ = s.send(s.ctx, &pb.AgentMessage{Payload: &pb.AgentMessage_Heartbeat{Heartbeat: &pb.Heartbeat{TimestampMs: now.UnixMilli()}}})
-		case <-s.ctx.Done():
+			beat := &pb.Heartbeat{TimestampMs: now.UnixMilli()}
+			_ = s.send(s.work, &pb.AgentMessage{Payload: &pb.AgentMessage_Heartbeat{Heartbeat: beat}}) // it fails at the end
+		case <-s.work.Done():
 			return
 		}
 	}
 }
 
 // receive takes what the gateway sends until the stream ends.
-func (s *session) receive() error {
+func (s *session) receive() {
 	for {
 		m, err := s.stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return errors.New("the gateway ended the stream")
+			err = errors.New("the gateway ended the stream")
 		}
 		if err != nil {
-			return err
+			s.end(fmt.Errorf("%w: %w", ErrDisconnected, err))
+			return
 		}
 		switch p := m.GetPayload().(type) {
 		case *pb.ServerMessage_SendMessage:
 			s.enqueue(p.SendMessage)
 		case *pb.ServerMessage_CancelRequest:
-			s.mu.Lock()
-			cancel := s.cancels[p.CancelRequest.GetRequestId()]
-			s.mu.Unlock()
-			if cancel != nil {
-				cancel(Cancelled{p.CancelRequest.GetReason()})
-			}
+			s.cancel(p.CancelRequest.GetRequestId(), p.CancelRequest.GetReason())
 		case *pb.ServerMessage_ToolApproval:
-			take(s, s.approvals, p.ToolApproval.GetId(), p.ToolApproval.GetApproved())
+			arrive(s, s.state.approvals, p.ToolApproval.GetId(), p.ToolApproval.GetApproved())
 		case *pb.ServerMessage_PackToolResult:
-			take(s, s.results, p.PackToolResult.GetRequestId(), p.PackToolResult)
+			arrive(s, s.state.results, p.PackToolResult.GetRequestId(), p.PackToolResult)
 		case *pb.ServerMessage_ExecutePackTool:
 			s.runTool(p.ExecutePackTool)
 		case *pb.ServerMessage_Shutdown:
-			// The stream would be cut soon. Leaving cleanly lets the gateway stop at once.
-			wait := time.NewTimer(goodbye)
-			defer wait.Stop()
-			if s.busy() {
-				select {
-				case <-wait.C:
-				case <-s.ctx.Done():
-				}
-			}
-			_ = s.stream.CloseSend() // the stream is over either way
-			return errShutdown
+			s.opts.Logger.Info("the gateway shuts down", "agent_id", s.opts.ID, "reason", p.Shutdown.GetReason())
+			s.leave()
+		default:
+			s.opts.Logger.Debug("the gateway sent what this package does not know; ignored", "agent_id", s.opts.ID, "payload", fmt.Sprintf("%T", p))
 		}
 	}
 }
 
-// take hands a value to whoever waits for it, if anybody does.
-func take[V any](s *session, waiting map[string]chan V, id string, v V) {
+// leave notes that the gateway shuts down.
+func (s *session) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if ch := waiting[id]; ch != nil {
-		ch <- v // capacity 1, and taken out at once
-		delete(waiting, id)
+	if !s.state.leaving {
+		s.state.leaving = true
+		close(s.leaving)
+		s.noteIdle()
 	}
 }
 
-// await registers for a value that comes under an id.
-func await[V any](s *session, waiting map[string]chan V, id string) (<-chan V, func()) {
+// noteIdle tells serve when nothing is left to do. s.mu is held.
+func (s *session) noteIdle() {
+	if st := &s.state; st.leaving && st.active == 0 && !st.idle {
+		st.idle = true
+		close(s.idle)
+	}
+}
+
+// await prepares for a value that comes under an id. It reports false where somebody waits for it
+// already. Whoever waits calls forget when done.
+func await[V any](s *session, waiting map[string]chan V, id string) (value <-chan V, forget func(), ok bool) {
 	ch := make(chan V, 1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if waiting[id] != nil {
+		return nil, nil, false
+	}
 	waiting[id] = ch
 	return ch, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if waiting[id] == ch {
+			delete(waiting, id)
+		}
+	}, true
+}
+
+// arrive hands a value to whoever waits for it, if anybody does.
+func arrive[V any](s *session, waiting map[string]chan V, id string, v V) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ch := waiting[id]; ch != nil {
+		ch <- v // there is room, as it comes once
 		delete(waiting, id)
 	}
 }
 
-func (s *session) busy() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.threads) > 0
-}
-
-// enqueue puts a message behind the others of its thread, or starts answering the thread.
-func (s *session) enqueue(p *pb.SendMessage) {
-	m := &Message{RequestID: p.GetRequestId(), ThreadID: p.GetThreadId(), Sender: p.GetSender(), Content: p.GetContent()}
-	for _, a := range p.GetAttachments() {
-		m.Attachments = append(m.Attachments, Attachment{Name: a.GetFilename(), Type: a.GetMimeType(), Data: a.GetData()})
-	}
-	var cancel context.CancelCauseFunc
-	m.ctx, cancel = context.WithCancelCause(s.ctx) // a message that waits can be cancelled too
-	s.mu.Lock()
-	waiting, running := s.threads[m.ThreadID]
-	s.threads[m.ThreadID] = append(waiting, m)
-	s.cancels[m.RequestID] = cancel
-	s.mu.Unlock()
-	if !running {
-		s.tasks.Go(func() { s.answer(m.ThreadID) })
-	}
-}
-
-// answer handles the messages of a thread until none is left.
-func (s *session) answer(threadID string) {
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	case <-s.ctx.Done():
-	}
-	for {
-		s.mu.Lock()
-		waiting := s.threads[threadID]
-		if len(waiting) == 0 {
-			delete(s.threads, threadID)
-			s.mu.Unlock()
-			return
-		}
-		m := waiting[0]
-		s.threads[threadID] = waiting[1:]
-		s.mu.Unlock()
-		s.handle(m)
-	}
-}
-
-// handle answers one message and reports how it ended.
-func (s *session) handle(m *Message) {
-	defer func() {
-		s.mu.Lock()
-		cancel := s.cancels[m.RequestID]
-		delete(s.cancels, m.RequestID)
-		s.mu.Unlock()
-		cancel(nil)
-	}()
-	w := &Writer{session: s, ctx: m.ctx, request: m.RequestID}
-	err := m.ctx.Err()
-	if err == nil {
-		err = s.opts.Handler.Handle(m.ctx, m, w)
-	}
-	if s.ctx.Err() != nil {
-		return // nobody to tell
-	}
-	w.ctx = s.ctx // how it ended is told also after a cancellation
-	if c, ok := errors.AsType[Cancelled](context.Cause(m.ctx)); ok {
-		err = w.event(&pb.MessageResponse{Event: &pb.MessageResponse_Cancelled{Cancelled: &pb.Cancelled{Reason: c.Reason}}})
-	} else if err != nil {
-		s.opts.Logger.Error("the handler failed", "request_id", m.RequestID, "error", err)
-		if err = w.Error(err.Error()); err == nil {
-			err = w.done("Error: " + w.failure)
-		}
-	} else if !w.ended {
-		err = w.done(w.text.String())
-	}
-	if err != nil && s.ctx.Err() == nil {
-		s.opts.Logger.Error("the end of a turn could not be sent", "request_id", m.RequestID, "error", err)
-	}
-}
-
-// runTool runs one of the agent's tools for the gateway.
-func (s *session) runTool(call *pb.ExecuteToolRequest) {
-	reply := func(r *pb.ExecuteToolResponse) {
-		r.RequestId = call.GetRequestId()
-		_ = s.send(s.ctx, &pb.AgentMessage{Payload: &pb.AgentMessage_PackToolResult{PackToolResult: r}})
-	}
-	fail := func(text string) {
-		reply(&pb.ExecuteToolResponse{Result: &pb.ExecuteToolResponse_Error{Error: text}})
-	}
-	s.tasks.Go(func() {
-		select {
-		case s.tools <- struct{}{}:
-			defer func() { <-s.tools }()
-		case <-s.ctx.Done():
-			return
-		}
-		for _, t := range s.opts.Tools {
-			if t.Name != call.GetToolName() {
-				continue
-			}
-			ctx, cancel := context.WithTimeout(s.ctx, timeoutOf(t))
-			defer cancel()
-			output, err := t.Call(ctx, json.RawMessage(call.GetInputJson()))
-			if err != nil {
-				fail(err.Error())
-				return
-			}
-			reply(&pb.ExecuteToolResponse{Result: &pb.ExecuteToolResponse_OutputJson{OutputJson: string(output)}})
-			return
-		}
-		fail("unknown tool: " + call.GetToolName())
-	})
-}
-
-// callTool runs one of the gateway's tools for the agent.
-func (s *session) callTool(ctx context.Context, name string, input json.RawMessage) (json.RawMessage, error) {
-	id := uuid.NewString()
-	result, forget := await(s, s.results, id)
-	defer forget()
-	err := s.send(ctx, &pb.AgentMessage{Payload: &pb.AgentMessage_ExecutePackTool{ExecutePackTool: &pb.ExecutePackTool{
-		RequestId: id, ToolName: name, InputJson: string(input),
-	}}})
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case r := <-result:
-		if text := r.GetError(); text != "" {
-			return nil, errors.New(text)
-		}
-		return json.RawMessage(r.GetOutputJson()), nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
+// valid returns s as UTF-8, which is all that the wire takes.
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
