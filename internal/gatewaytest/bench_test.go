@@ -351,6 +351,7 @@ func BenchmarkIdleAgents(b *testing.B) {
 		for _, c := range conns {
 			_ = c.Close()
 		}
+		p.kill() // the next round must not share the machine with this one
 	}
 }
 
