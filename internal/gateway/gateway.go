@@ -286,11 +286,11 @@ func closeListener(l net.Listener) func(context.Context) error {
 // mode 0600.
 func keptSecret(path string, n int) (string, error) {
 	b, err := os.ReadFile(path)
-	if err == nil {
-		return strings.TrimSpace(string(b)), nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
+	}
+	if value := strings.TrimSpace(string(b)); value != "" { // a crash may have left it empty
+		return value, nil
 	}
 	raw := make([]byte, n)
 	_, _ = rand.Read(raw) // never fails
