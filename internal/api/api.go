@@ -233,6 +233,9 @@ func (a *API) serve(route string, who access, handle handler) http.Handler {
 			r.Body = http.MaxBytesReader(w, &timedBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}, a.RequestBody)
 			return handle(rw, r)
 		}()
+		if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			err = fault.Wrap(err, fault.TooLarge, "the request body must not be larger than %d bytes", tooLarge.Limit)
+		}
 		if err != nil {
 			writeError(rw, err)
 		}
@@ -342,9 +345,6 @@ func (w *response) Write(b []byte) (int, error) {
 func writeError(w *response, err error) {
 	if w.status != 0 {
 		return
-	}
-	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		err = fault.Wrap(err, fault.TooLarge, "the request body must not be larger than %d bytes", tooLarge.Limit)
 	}
 	body := map[string]any{"error": fault.Message(err), "code": fault.CodeOf(err)}
 	if fault.CodeOf(err) == fault.Unavailable {

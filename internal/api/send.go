@@ -74,6 +74,9 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request, in conversation.Se
 	if err != nil {
 		return err
 	}
+	if in.Key == "" {
+		resume = 0 // a message that is new has nothing to resume
+	}
 	t, err := a.Conversations.Send(r.Context(), in)
 	if err != nil {
 		return orGone(r.Context(), err)

@@ -156,15 +156,19 @@ func jsonOr(text string) any {
 	return text
 }
 
+// maxPageBytes bounds a page of events. One read beyond it may be in the page too.
+const maxPageBytes = 4 << 20
+
 // An EventPage is a part of a conversation in order.
 type EventPage struct {
 	Events []Event
 	Next   int64 // the position behind it
-	More   bool
+	More   bool  // there are events behind Next, though perhaps none that match
 	Head   int64 // number of the newest event
 }
 
-// Events returns at most limit events after a position, merged, without waiting.
+// Events returns at most limit events after a position, merged, without waiting. A page of large
+// events has fewer.
 func (s *Service) Events(ctx context.Context, agentID string, f Filter, after int64, limit int) (EventPage, error) {
 	r, err := s.Reader(ctx, agentID, f, after)
 	if err != nil {
@@ -172,7 +176,7 @@ func (s *Service) Events(ctx context.Context, agentID string, f Filter, after in
 	}
 	defer r.Close()
 	var p EventPage
-	for len(p.Events) < limit {
+	for size := 0; len(p.Events) < limit && size < maxPageBytes; {
 		evs, err := r.take(ctx, limit-len(p.Events))
 		if err != nil {
 			return EventPage{}, err
@@ -180,11 +184,14 @@ func (s *Service) Events(ctx context.Context, agentID string, f Filter, after in
 		if len(evs) == 0 {
 			break
 		}
+		for _, e := range evs {
+			size += sizeOf(e)
+		}
 		p.Events = merge(append(p.Events, evs...))
 	}
 	conv, _ := r.feed.snapshot()
 	p.Next, p.Head = r.pos, conv.Head
-	p.More = r.pos < conv.Head && len(p.Events) == limit
+	p.More = r.pos < conv.Head
 	return p, nil
 }
 
