@@ -42,18 +42,19 @@ func TestEnds(t *testing.T) {
 			"done":   `text:"some " done:{full_response:"other"}`,
 			"cancel": `text:"some " cancelled:{reason:"enough"}`,
 		} {
-			send(t, s, message("r", "t", content))
+			id := "r-" + content // a gateway never uses one twice
+			send(t, s, message(id, "t", content))
 			var got []string
 			for {
 				r := next(t, s).GetResponse()
-				if r.GetRequestId() != "r" {
+				if r.GetRequestId() != id {
 					t.Fatalf("an answer to %q", r.GetRequestId())
 				}
 				r.RequestId = ""
 				got = append(got, strings.Join(strings.Fields(fmt.Sprint(r)), " "))
 				if content == "cancel" && len(got) == 1 {
 					reason := "enough"
-					send(t, s, &pb.ServerMessage{Payload: &pb.ServerMessage_CancelRequest{CancelRequest: &pb.CancelRequest{RequestId: "r", Reason: &reason}}})
+					send(t, s, &pb.ServerMessage{Payload: &pb.ServerMessage_CancelRequest{CancelRequest: &pb.CancelRequest{RequestId: id, Reason: &reason}}})
 				}
 				if r.GetDone() != nil || r.GetCancelled() != nil {
 					break
