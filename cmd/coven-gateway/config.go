@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"coven-gateway/internal/cli"
 	"coven-gateway/internal/config"
 )
 
@@ -24,7 +25,7 @@ func configCommand() *cobra.Command {
 				}
 				if err != nil {
 					fmt.Fprintln(cmd.ErrOrStderr(), err)
-					return errReported
+					return cli.ErrReported
 				}
 				file := cfg.File()
 				if file == "" {

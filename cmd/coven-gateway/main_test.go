@@ -18,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"coven-gateway/internal/cli"
 	"coven-gateway/internal/sse"
 )
 
@@ -110,7 +111,7 @@ func startDemo(t *testing.T, dir string) *demoRun {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &demoRun{out: newOutput(), cancel: cancel, code: make(chan int, 1)}
 	go func() {
-		d.code <- run(ctx, []string{"demo", "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--data-dir", dir}, d.out.w, os.Stderr)
+		d.code <- cli.Run(ctx, root(), []string{"demo", "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--data-dir", dir}, d.out.w, os.Stderr)
 		_ = d.out.w.Close()
 	}()
 	d.url = d.out.find(t, `HTTP +(http://\S+)`)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"coven-gateway/internal/cli"
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/gateway"
 )
@@ -68,7 +69,7 @@ addresses only and keeps its data in a folder of its own.`,
 				return err
 			}
 			logger.Info("serving", "http", gw.HTTPAddr().String(), "grpc", gw.GRPCAddr().String(),
-				"data_dir", cfg.DataDir, "config", cfg.File(), "version", version())
+				"data_dir", cfg.DataDir, "config", cfg.File(), "version", cli.Version())
 			logger.Warn("open mode: everybody who can reach this host's loopback addresses has all rights; other hosts are refused")
 			return gw.Run(cmd.Context())
 		},
