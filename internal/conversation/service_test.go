@@ -541,3 +541,41 @@ func TestApprove(t *testing.T) {
 		}
 	})
 }
+
+// TestTrimKeepsOpenBlocks: increments that closed blocks cover are forgotten while a slow turn has an
+// open block that is older than all of them; after a death its text is complete.
+func TestTrimKeepsOpenBlocks(t *testing.T) {
+	w := newWorld(t, filepath.Join(t.TempDir(), "gateway.db"))
+	defer func() { w.stop(false) }()
+	slow, fast := w.send(hello("a")), w.send(hello("a"))
+	r, err := w.service.Reader(w.ctx(), "a", conversation.Filter{}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got seen
+	got.pos = 2
+	say := func(turn conversation.Turn, text string) { // each increment is committed alone
+		w.say(turn, conversation.Text{Text: text})
+		for next := got.pos + 1; got.pos < next; {
+			evs, err := r.Next(w.ctx())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got.add(t, evs, true)
+		}
+	}
+	say(slow, "first ")
+	say(slow, "second ")
+	for range 1500 {
+		say(fast, "x")
+	}
+	r.Close() // nothing more of the slow turn, which would close its block
+	w.stop(true)
+	w.start()
+	if got, err := w.service.Answer(w.ctx(), slow.ID); err != nil || got != "first second " {
+		t.Errorf("the slow turn says %q: %v", got, err)
+	}
+	if got, err := w.service.Answer(w.ctx(), fast.ID); err != nil || len(got) != 1500 {
+		t.Errorf("the fast turn has %d bytes: %v", len(got), err)
+	}
+}

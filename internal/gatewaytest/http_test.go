@@ -73,7 +73,7 @@ func TestAllAtOnce(t *testing.T) {
 	wg.Wait()
 	for i := range 16 {
 		wg.Go(func() {
-			for j := range 20 {
+			for j := range 50 {
 				send(fmt.Sprintf("client %d message %d", i, j))
 			}
 		})
