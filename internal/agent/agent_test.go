@@ -24,6 +24,7 @@ import (
 
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
+	"coven-gateway/internal/fault"
 	pb "coven-gateway/proto/coven"
 )
 
@@ -78,7 +79,7 @@ func authenticate(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handl
 	if v := md.Get("principal"); len(v) > 0 {
 		id = v[0]
 	}
-	return handler(srv, identified{ss, auth.With(ss.Context(), auth.Principal{ID: id, Kind: "agent"})})
+	return fault.GRPC(handler(srv, identified{ss, auth.With(ss.Context(), auth.Principal{ID: id, Kind: "agent"})}))
 }
 
 type identified struct {

@@ -9,7 +9,6 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"coven-gateway/internal/auth"
-	"coven-gateway/internal/fault"
 	pb "coven-gateway/proto/coven"
 )
 
@@ -39,7 +38,7 @@ func (r *Registry) ServerOptions(keepAlive time.Duration) []grpc.ServerOption {
 }
 
 // Register offers coven.CovenControl on a server. Its interceptors must put the caller into the
-// context, see [auth.From].
+// context, see [auth.From], and turn faults into statuses, see [fault.GRPC].
 func (r *Registry) Register(s grpc.ServiceRegistrar) {
 	pb.RegisterCovenControlServer(s, service{registry: r})
 }
@@ -51,7 +50,7 @@ type service struct {
 
 // AgentStream implements coven.CovenControl.
 func (s service) AgentStream(stream grpc.BidiStreamingServer[pb.AgentMessage, pb.ServerMessage]) error {
-	return fault.GRPC(s.registry.serve(stream))
+	return s.registry.serve(stream)
 }
 
 // serve runs a stream until it ends. The handler's own goroutine does nothing but wait, see [Conn].

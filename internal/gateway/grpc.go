@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -57,7 +58,7 @@ func call(ctx context.Context, logger *slog.Logger, method string, handle func(c
 		cause := err
 		err = fault.GRPC(err)
 		level := slog.LevelInfo
-		if fault.CodeOf(cause) == fault.Internal && cause != nil && status.Code(err) == status.Code(fault.GRPC(fault.New(fault.Internal, ""))) {
+		if status.Code(err) == codes.Internal {
 			level = slog.LevelError
 		}
 		logger.Log(ctx, level, "grpc", "method", method, "peer", addr, "code", status.Code(err).String(), "duration", time.Since(start), "error", cause)

@@ -40,5 +40,7 @@ func TestMainPath(t *testing.T) {
 		}
 		got = append(got, e.Name+" "+string(e.Data))
 	}
-	t.Log(strings.Join(got, "\n"))
+	if n := len(got); n < 3 || !strings.HasPrefix(got[0], "started ") || got[n-1] != `done {"full_response":"Hello world"}` {
+		t.Errorf("the stream is\n%s", strings.Join(got, "\n"))
+	}
 }
