@@ -36,6 +36,7 @@ type Server struct {
 	GRPCAddr      string        // server.grpc_addr: host:port; an empty host is every interface, port 0 any free port
 	HTTPAddr      string        // server.http_addr: likewise
 	ShutdownGrace time.Duration // server.shutdown_grace: how long open turns may go on after SIGTERM
+	CORSOrigins   []string      // server.cors_origins: web origins whose pages may call the API, as browsers send them; at most MaxCORSOrigins
 }
 
 // Database is the embedded store.
@@ -55,7 +56,14 @@ const (
 
 // Auth is about credentials.
 type Auth struct {
-	JWTSecret             Secret           // auth.jwt_secret: at least 32 bytes; empty means that no token can be issued or checked
+	// JWTSecrets is auth.jwt_secret, one string or a list: the first signs tokens, all verify
+	// them, so that a secret can be replaced while tokens of the old one live. Each has at
+	// least MinJWTSecret bytes, and there are at most MaxJWTSecrets. None means open mode:
+	// no token is issued or checked.
+	JWTSecrets            []Secret
+	OpenRemote            bool             // auth.open_remote: in open mode, serve other machines too
+	DefaultCapabilities   []string         // auth.default_capabilities: what every approved agent has; at most MaxDefaultCapabilities
+	SecretsKey            Secret           // auth.secrets_key or COVEN_SECRETS_KEY: encrypts the stored secrets, see DecodeSecretsKey; empty means a key file in the data directory
 	AgentAutoRegistration AutoRegistration // auth.agent_auto_registration
 }
 
@@ -89,12 +97,16 @@ type Agents struct {
 	CancelGracePeriod    time.Duration // agents.cancel_grace_period: how long an agent has to end a cancelled turn by itself
 }
 
-// Limits bound what one request may bring. All are more than zero.
+// Limits bound what one request may bring and how many may come. All but the rates are
+// more than zero; a rate of zero is no limit.
 type Limits struct {
 	RequestBody Size // limits.request_body: body of an HTTP request, in bytes
 	Message     Size // limits.message: text of one message, in bytes
 	File        Size // limits.file: one attached file, in bytes
 	Attachments int  // limits.attachments: files attached to one message
+
+	RequestsPerSecond        int // limits.requests_per_second: HTTP requests of one principal
+	AddressRequestsPerSecond int // limits.address_requests_per_second: requests of one address to what needs no credentials, and those whose credentials are wrong
 }
 
 // Logging is about the program's own log.
@@ -141,7 +153,10 @@ func Default() Config {
 			ShutdownGrace: 10 * time.Second,
 		},
 		Database: Database{Synchronous: Full},
-		Auth:     Auth{AgentAutoRegistration: Disabled},
+		Auth: Auth{
+			DefaultCapabilities:   []string{"base", "chat", "mail", "notes", "ui"},
+			AgentAutoRegistration: Disabled,
+		},
 		Agents: Agents{
 			HeartbeatInterval:    30 * time.Second,
 			HeartbeatTimeout:     90 * time.Second,
@@ -154,6 +169,9 @@ func Default() Config {
 			Message:     1 * MiB,
 			File:        10 * MiB,
 			Attachments: 10,
+
+			RequestsPerSecond:        1000,
+			AddressRequestsPerSecond: 50,
 		},
 		Logging: Logging{Level: slog.LevelInfo, Format: Text},
 		Metrics: Metrics{Enabled: true, Path: "/metrics"},
@@ -175,11 +193,15 @@ func (c *Config) fields() []field {
 		text("server.grpc_addr", &c.Server.GRPCAddr),
 		text("server.http_addr", &c.Server.HTTPAddr),
 		duration("server.shutdown_grace", &c.Server.ShutdownGrace),
+		list("server.cors_origins", "origins", &c.Server.CORSOrigins),
 
 		path("database.path", &c.Database.Path).from("COVEN_DB_PATH"),
 		text("database.synchronous", &c.Database.Synchronous),
 
-		secret("auth.jwt_secret", &c.Auth.JWTSecret),
+		secrets("auth.jwt_secret", &c.Auth.JWTSecrets),
+		boolean("auth.open_remote", &c.Auth.OpenRemote),
+		list("auth.default_capabilities", "words", &c.Auth.DefaultCapabilities),
+		secret("auth.secrets_key", &c.Auth.SecretsKey).from("COVEN_SECRETS_KEY"),
 		text("auth.agent_auto_registration", &c.Auth.AgentAutoRegistration),
 
 		boolean("tailscale.enabled", &c.Tailscale.Enabled),
@@ -200,6 +222,8 @@ func (c *Config) fields() []field {
 		size("limits.message", &c.Limits.Message),
 		size("limits.file", &c.Limits.File),
 		count("limits.attachments", &c.Limits.Attachments),
+		count("limits.requests_per_second", &c.Limits.RequestsPerSecond),
+		count("limits.address_requests_per_second", &c.Limits.AddressRequestsPerSecond),
 
 		level("logging.level", &c.Logging.Level),
 		text("logging.format", &c.Logging.Format),

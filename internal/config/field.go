@@ -16,13 +16,17 @@ import (
 type field struct {
 	key    string
 	env    string // the environment variable that wins over the file, if any
-	takes  shape  // what may be written in the file
+	takes  shape  // what may be written in the file, besides a list; 0 if only a list
 	want   string // the same in words, for messages
 	path   bool   // ~ is expanded
 	secret bool   // the value appears in no message
 
 	set  func(string) error
-	show func() string // as a YAML scalar that reads back as the same value
+	show func() string // as YAML that reads back as the same value, on one line
+
+	// For a key that takes a list of strings, else nil.
+	item   func(string) error // what is wrong with one of them
+	setAll func([]string)
 }
 
 // shape is a set of kinds of YAML scalar.
@@ -45,16 +49,33 @@ func text[T ~string](key string, p *T) field {
 	return field{
 		key: key, takes: isText, want: "a string",
 		set: func(s string) error {
-			if !utf8.ValidString(s) {
-				return errors.New("not valid UTF-8")
-			}
-			if strings.ContainsFunc(s, unicode.IsControl) {
-				return fmt.Errorf("%q contains a control character", s)
+			if err := legible(s); err != nil {
+				return err
 			}
 			*p = T(s)
 			return nil
 		},
 		show: func() string { return quote(string(*p)) },
+	}
+}
+
+func legible(s string) error {
+	if !utf8.ValidString(s) {
+		return errors.New("not valid UTF-8")
+	}
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		return fmt.Errorf("%q contains a control character", s)
+	}
+	return nil
+}
+
+// list is a list of strings, called what in messages. An empty one becomes nil.
+func list(key, what string, p *[]string) field {
+	return field{
+		key: key, want: "a list of " + what,
+		item:   legible,
+		setAll: func(items []string) { *p = append([]string(nil), items...) },
+		show:   func() string { return flow(*p) },
 	}
 }
 
@@ -76,14 +97,57 @@ func secret(key string, p *Secret) field {
 	return field{
 		key: key, takes: isText, want: "a string", secret: true,
 		set: func(s string) error {
-			if s == redacted {
-				return errors.New("this is how a secret is printed, not the secret")
+			if err := notRedacted(s); err != nil {
+				return err
 			}
 			*p = Secret(s)
 			return nil
 		},
 		show: func() string { return quote(p.String()) },
 	}
+}
+
+func notRedacted(s string) error {
+	if s == redacted {
+		return errors.New("this is how a secret is printed, not the secret")
+	}
+	return nil
+}
+
+// secrets is one secret or a list of them. An empty one alone is none at all, so that
+// ${NAME:-} may be empty in either form.
+func secrets(key string, p *[]Secret) field {
+	f := field{key: key, takes: isText, want: "a string or a list of strings", secret: true, item: notRedacted}
+	f.setAll = func(items []string) {
+		*p = nil
+		if len(items) == 1 && items[0] == "" {
+			return
+		}
+		for _, s := range items {
+			*p = append(*p, Secret(s))
+		}
+	}
+	f.set = func(s string) error {
+		if err := notRedacted(s); err != nil {
+			return err
+		}
+		f.setAll([]string{s})
+		return nil
+	}
+	f.show = func() string {
+		switch len(*p) {
+		case 0:
+			return `""`
+		case 1:
+			return quote((*p)[0].String())
+		}
+		shown := make([]string, len(*p))
+		for i, s := range *p {
+			shown[i] = s.String()
+		}
+		return flow(shown)
+	}
+	return f
 }
 
 func boolean(key string, p *bool) field {
@@ -168,6 +232,15 @@ func quote(s string) string {
 		panic(err) // a string always encodes
 	}
 	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// flow writes a YAML list on one line.
+func flow(items []string) string {
+	quoted := make([]string, len(items))
+	for i, s := range items {
+		quoted[i] = quote(s)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
 }
 
 // printable is for text out of a file that goes into a one-line message or comment.

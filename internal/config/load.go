@@ -49,8 +49,8 @@ func (o Options) Find() (file string, explicit bool, err error) {
 }
 
 // Load reads the configuration: defaults, then the file (see [Options.Find]), then
-// the environment variables COVEN_DB_PATH, COVEN_GATEWAY_URL, COVEN_MCP_ENDPOINT and
-// TS_AUTHKEY.
+// the environment variables COVEN_DB_PATH, COVEN_GATEWAY_URL, COVEN_MCP_ENDPOINT,
+// COVEN_SECRETS_KEY and TS_AUTHKEY.
 //
 // A file that was asked for explicitly and does not exist is an error that matches
 // [fs.ErrNotExist]. Everything that is wrong with the content comes in one error, a
@@ -294,27 +294,63 @@ func (l *loader) pairs(prefix string, n ast.Node) []pair {
 	return list
 }
 
-// value reads the scalar of one field.
+// value reads the scalar or the list of one field.
 func (l *loader) value(f field, n ast.Node) {
 	at := l.at(n.GetToken())
 	l.config.origins[f.key] = at
-	s, is := scalar(n)
-	if is == 0 {
-		l.refuse(at, f.key, "expected %s, got %s", f.want, describe(n))
-		return
+	if list, is := n.(*ast.SequenceNode); is && f.setAll != nil {
+		l.list(f, list)
+	} else if s, ok := l.expanded(f, f.want, f.takes, n); ok {
+		l.assign(f, at, s)
 	}
-	raw := s
-	s, refs, err := l.env.expand(s)
+}
+
+// list reads the items of a list, each a string with a place of its own.
+func (l *loader) list(f field, n *ast.SequenceNode) {
+	items := make([]string, 0, len(n.Values))
+	for i, v := range n.Values {
+		at := l.at(v.GetToken())
+		l.config.origins[itemKey(f.key, i)] = at
+		if isSection(v) { // the parser takes a:b for one, in {x: [a:b]}
+			l.refuse(at, f.key, "expected a string, got a section; a value with a colon needs quotes")
+			continue
+		}
+		s, ok := l.expanded(f, "a string", isText, v)
+		if !ok {
+			continue
+		}
+		if err := f.item(s); err != nil {
+			l.refuse(at, f.key, "%s", err)
+		}
+		items = append(items, s)
+	}
+	f.setAll(items)
+}
+
+// expanded gives the text of a scalar with its references replaced, or refuses what is
+// not written as it must be. With a reference any kind will do, unless takes is 0.
+func (l *loader) expanded(f field, want string, takes shape, n ast.Node) (string, bool) {
+	at := l.at(n.GetToken())
+	raw, is := scalar(n)
+	var (
+		s    string
+		refs bool
+		err  error
+	)
+	if takes != 0 {
+		s, refs, err = l.env.expand(raw)
+	}
 	switch {
 	case err != nil:
 		l.refuse(at, f.key, "%s", err)
-	case !refs && f.takes&is == 0 && f.secret:
-		l.refuse(at, f.key, "expected %s, got %s", f.want, describe(n))
-	case !refs && f.takes&is == 0:
-		l.refuse(at, f.key, "expected %s, got %s %s", f.want, describe(n), excerpt(raw, is))
+	case is == 0 || !refs && takes&is == 0 && f.secret:
+		l.refuse(at, f.key, "expected %s, got %s", want, describe(n))
+	case !refs && takes&is == 0:
+		l.refuse(at, f.key, "expected %s, got %s %s", want, describe(n), excerpt(raw, is))
 	default:
-		l.assign(f, at, s)
+		return s, true
 	}
+	return "", false
 }
 
 func (l *loader) assign(f field, at Origin, s string) {
@@ -454,7 +490,7 @@ func describe(n ast.Node) string {
 	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
 		return "the number"
 	case *ast.NullNode:
-		return "nothing; remove the key or give it a value"
+		return "nothing; remove it or give it a value"
 	case *ast.MappingNode, *ast.MappingValueNode:
 		return "a section"
 	case *ast.SequenceNode:

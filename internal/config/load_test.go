@@ -2,11 +2,13 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +50,21 @@ func diff(want, got Config) string {
 	return cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{}))
 }
 
-const secret32 = "0123456789abcdef0123456789abcdef"
+const (
+	secret32 = "0123456789abcdef0123456789abcdef"
+	other32  = "fedcba9876543210fedcba9876543210"
+	hexKey   = "000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F"
+	base64K  = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=" // the same key
+)
+
+// numbered is the inside of a YAML flow list: format with 1, 2 and so on to n.
+func numbered(format string, n int) string {
+	items := make([]string, n)
+	for i := range items {
+		items[i] = fmt.Sprintf(format, i+1)
+	}
+	return strings.Join(items, ", ")
+}
 
 func TestAccepted(t *testing.T) {
 	for _, tt := range []struct {
@@ -65,7 +81,7 @@ func TestAccepted(t *testing.T) {
 		}},
 		{"end marker", "metrics: {enabled: false}\n...\n# nothing\n", nil, func(c *Config) { c.Metrics.Enabled = false }},
 		{"addresses", "server: {grpc_addr: ':50051', http_addr: '[::1]:0', shutdown_grace: 1m}", nil, func(c *Config) {
-			c.Server = Server{GRPCAddr: ":50051", HTTPAddr: "[::1]:0", ShutdownGrace: time.Minute}
+			c.Server.GRPCAddr, c.Server.HTTPAddr, c.Server.ShutdownGrace = ":50051", "[::1]:0", time.Minute
 		}},
 		{"any free ports", "server: {grpc_addr: 'localhost:0', http_addr: 'localhost:0'}", nil, func(c *Config) {
 			c.Server.GRPCAddr, c.Server.HTTPAddr = "localhost:0", "localhost:0"
@@ -95,11 +111,12 @@ func TestAccepted(t *testing.T) {
 		}},
 		{
 			"environment wins",
-			"database: {path: /a/b.db}\nwebadmin: {base_url: 'http://a'}\nmcp: {endpoint: 'http://a/mcp'}\ntailscale: {auth_key: a}",
-			vars{"COVEN_DB_PATH": "~/c.db", "COVEN_GATEWAY_URL": "https://b.example/", "COVEN_MCP_ENDPOINT": "http://b/mcp", "TS_AUTHKEY": "b"},
+			"database: {path: /a/b.db}\nwebadmin: {base_url: 'http://a'}\nmcp: {endpoint: 'http://a/mcp'}\ntailscale: {auth_key: a}\nauth: {secrets_key: a}",
+			vars{"COVEN_DB_PATH": "~/c.db", "COVEN_GATEWAY_URL": "https://b.example/", "COVEN_MCP_ENDPOINT": "http://b/mcp", "TS_AUTHKEY": "b", "COVEN_SECRETS_KEY": hexKey},
 			func(c *Config) {
 				c.DataDir, c.Database.Path = "/home/u", "/home/u/c.db"
 				c.WebAdmin.BaseURL, c.MCP.Endpoint, c.Tailscale.AuthKey = "https://b.example", "http://b/mcp", "b"
+				c.Auth.SecretsKey = hexKey
 			},
 		},
 		{"an empty variable is no override", "mcp: {endpoint: 'http://a'}", vars{"COVEN_MCP_ENDPOINT": ""}, func(c *Config) {
@@ -108,9 +125,42 @@ func TestAccepted(t *testing.T) {
 		{"an override is not expanded", "", vars{"COVEN_DB_PATH": "/a/${B}.db"}, func(c *Config) {
 			c.DataDir, c.Database.Path = "/a", "/a/${B}.db"
 		}},
-		{"auth", "auth: {jwt_secret: " + secret32 + ", agent_auto_registration: pending}", nil, func(c *Config) {
-			c.Auth = Auth{JWTSecret: secret32, AgentAutoRegistration: Pending}
+		{
+			"auth", "auth: {jwt_secret: " + secret32 + ", open_remote: true, default_capabilities: [a], secrets_key: " + hexKey + ", agent_auto_registration: pending}", nil,
+			func(c *Config) { c.Auth = Auth{[]Secret{secret32}, true, []string{"a"}, hexKey, Pending} },
+		},
+		{"no secret", "auth: {jwt_secret: '', secrets_key: ''}", nil, func(*Config) {}},
+		{"an empty list of secrets", "auth: {jwt_secret: []}", nil, func(*Config) {}},
+		{"a list of one secret that is not set", "auth: {jwt_secret: ['${S:-}']}", nil, func(*Config) {}},
+		{"a list of one secret", "auth: {jwt_secret: [" + secret32 + "]}", nil, func(c *Config) { c.Auth.JWTSecrets = []Secret{secret32} }},
+		{"the order of secrets", "auth:\n  jwt_secret:\n  # new\n  - " + other32 + "\n  # old\n  - " + secret32 + "\n", nil, func(c *Config) {
+			c.Auth.JWTSecrets = []Secret{other32, secret32}
 		}},
+		{"secrets out of variables", "auth:\n  jwt_secret:\n    - ${S}\n    - x${S}$${S}\n    - >-\n      " + other32 + "\n", vars{"S": secret32 + "\n- ', ["}, func(c *Config) {
+			c.Auth.JWTSecrets = []Secret{secret32 + "\n- ', [", "x" + secret32 + "\n- ', [${S}", other32}
+		}},
+		{"as many secrets as can be", "auth: {jwt_secret: [" + numbered(secret32+"%d", 10) + "]}", nil, func(c *Config) {
+			for i := range 10 {
+				c.Auth.JWTSecrets = append(c.Auth.JWTSecrets, Secret(secret32+strconv.Itoa(i+1)))
+			}
+		}},
+		{"no capabilities", "auth: {default_capabilities: []}", nil, func(c *Config) { c.Auth.DefaultCapabilities = nil }},
+		{"capabilities", "auth: {default_capabilities: ['${A}', 'mcp:x-1_y', '0', " + strings.Repeat("z", 64) + "]}", vars{"A": "a"}, func(c *Config) {
+			c.Auth.DefaultCapabilities = []string{"a", "mcp:x-1_y", "0", strings.Repeat("z", 64)}
+		}},
+		{"as many capabilities as can be", "auth: {default_capabilities: [" + numbered("c%d", 64) + "]}", nil, func(c *Config) {
+			c.Auth.DefaultCapabilities = strings.Split(numbered("c%d", 64), ", ")
+		}},
+		{
+			"origins", "server: {cors_origins: ['http://a', 'https://a', 'https://a.b-c_d.example:8443', 'http://[::1]:1', 'http://127.0.0.1:443', 'https://a:65535']}", nil,
+			func(c *Config) {
+				c.Server.CORSOrigins = []string{"http://a", "https://a", "https://a.b-c_d.example:8443", "http://[::1]:1", "http://127.0.0.1:443", "https://a:65535"}
+			},
+		},
+		{"as many origins as can be", "server: {cors_origins: [" + numbered("'http://o%d'", 32) + "]}", nil, func(c *Config) {
+			c.Server.CORSOrigins = strings.Split(numbered("http://o%d", 32), ", ")
+		}},
+		{"no origins", "server: {cors_origins: []}", nil, func(*Config) {}},
 		{
 			"tailscale needs no addresses",
 			"server: {grpc_addr: '', http_addr: ''}\ntailscale: {enabled: true, hostname: h, auth_key: k, state_dir: ~/s, ephemeral: true, https: true, funnel: true}", nil,
@@ -122,18 +172,21 @@ func TestAccepted(t *testing.T) {
 		{"agents", "agents: {heartbeat_interval: 1s, heartbeat_timeout: 1500ms, reconnect_grace_period: 1m, turn_silence_timeout: 1h30m, cancel_grace_period: 2s}", nil, func(c *Config) {
 			c.Agents = Agents{time.Second, 1500 * time.Millisecond, time.Minute, 90 * time.Minute, 2 * time.Second}
 		}},
-		{"limits", "limits: {request_body: 8MiB, message: 10MB, file: 65536, attachments: 3}", nil, func(c *Config) {
-			c.Limits = Limits{8 << 20, 10_000_000, 65536, 3}
+		{"limits", "limits: {request_body: 8MiB, message: 10MB, file: 65536, attachments: 3, requests_per_second: 4, address_requests_per_second: 5}", nil, func(c *Config) {
+			c.Limits = Limits{8 << 20, 10_000_000, 65536, 3, 4, 5}
+		}},
+		{"no rate limits", "limits: {requests_per_second: 0, address_requests_per_second: 0}", nil, func(c *Config) {
+			c.Limits.RequestsPerSecond, c.Limits.AddressRequestsPerSecond = 0, 0
 		}},
 		{"logging", "logging: {level: debug, format: json}", nil, func(c *Config) { c.Logging = Logging{slog.LevelDebug, JSON} }},
 		{"a variable of any type", "metrics: {enabled: '${ON}'}\nlimits:\n  attachments: ${N}\n  file: ${S:-2MiB}\n", vars{"ON": "false", "N": "7"}, func(c *Config) {
 			c.Metrics.Enabled, c.Limits.Attachments, c.Limits.File = false, 7, 2<<20
 		}},
 		{"a variable cannot add structure", "auth:\n  jwt_secret: ${S}\n", vars{"S": secret32 + "\nmetrics: {enabled: false} # \""}, func(c *Config) {
-			c.Auth.JWTSecret = secret32 + "\nmetrics: {enabled: false} # \""
+			c.Auth.JWTSecrets = []Secret{secret32 + "\nmetrics: {enabled: false} # \""}
 		}},
 		{"a block scalar", "auth:\n  jwt_secret: >-\n    " + secret32 + "\n    more\n", nil, func(c *Config) {
-			c.Auth.JWTSecret = secret32 + " more"
+			c.Auth.JWTSecrets = []Secret{secret32 + " more"}
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -180,7 +233,7 @@ func TestRefused(t *testing.T) {
 		{"bool for a string", "tailscale:\n  hostname: true", nil, "g.yaml:2:13: tailscale.hostname: expected a string, got the boolean true"},
 		{"list for a string", "tailscale:\n  hostname: [a]", nil, "g.yaml:2:13: tailscale.hostname: expected a string, got a list"},
 		{"section for a string", "tailscale:\n  hostname: {a: b}", nil, "g.yaml:2:13: tailscale.hostname: expected a string, got a section"},
-		{"nothing", "tailscale:\n  hostname:\n", nil, "g.yaml:2:13: tailscale.hostname: expected a string, got nothing; remove the key or give it a value"},
+		{"nothing", "tailscale:\n  hostname:\n", nil, "g.yaml:2:13: tailscale.hostname: expected a string, got nothing; remove it or give it a value"},
 		{"string for a section", "server: all", nil, "g.yaml:1:9: server: expected a section with keys below it, got the string"},
 		{"string for a bool", "metrics: {enabled: yes}", nil, `g.yaml:1:20: metrics.enabled: expected true or false, got the string "yes"`},
 		{"string for a count", "limits: {attachments: '3'}", nil, `g.yaml:1:23: limits.attachments: expected a whole number, got the string "3"`},
@@ -190,11 +243,31 @@ func TestRefused(t *testing.T) {
 		{"a long value is shortened", "metrics: {enabled: " + strings.Repeat("x", 60) + "}", nil, `g.yaml:1:20: metrics.enabled: expected true or false, got the string "` + strings.Repeat("x", 40) + `…"`},
 		{"tag", "tailscale:\n  hostname: !!str 5", nil, "g.yaml:2:13: tailscale.hostname: expected a string, got a tag; they are not supported"},
 		{"control character", `tailscale: {hostname: "a\tb"}`, nil, `g.yaml:1:23: tailscale.hostname: "a\tb" contains a control character`},
-		{"number for a secret is not shown", "auth: {jwt_secret: 314159}", nil, "g.yaml:1:20: auth.jwt_secret: expected a string, got the number"},
+		{"number for a secret is not shown", "auth: {jwt_secret: 314159}", nil, "g.yaml:1:20: auth.jwt_secret: expected a string or a list of strings, got the number"},
+		{"section for secrets is not shown", "auth: {jwt_secret: {hunter2: hunter2}}", nil, "g.yaml:1:20: auth.jwt_secret: expected a string or a list of strings, got a section"},
+		{"nothing for secrets", "auth:\n  jwt_secret:\n", nil, "g.yaml:2:15: auth.jwt_secret: expected a string or a list of strings, got nothing; remove it or give it a value"},
+		{"what is not a secret in a list", "auth:\n  jwt_secret:\n  - 314159\n  - [hunter2]\n  - hunter2: x\n  -\n  - true", nil, "g.yaml:3:5: auth.jwt_secret: expected a string, got the number\n" +
+			"g.yaml:4:5: auth.jwt_secret: expected a string, got a list\n" +
+			"g.yaml:5:12: auth.jwt_secret: expected a string, got a section; a value with a colon needs quotes\n" +
+			"g.yaml:6:4: auth.jwt_secret: expected a string, got nothing; remove it or give it a value\n" +
+			"g.yaml:7:5: auth.jwt_secret: expected a string, got the boolean"},
+		{"string for a list", "auth: {default_capabilities: 'base, chat'}", nil, `g.yaml:1:30: auth.default_capabilities: expected a list of words, got the string "base, chat"`},
+		{"variable for a list", "auth: {default_capabilities: '${A}'}", vars{"A": "[a]"}, `g.yaml:1:30: auth.default_capabilities: expected a list of words, got the string "${A}"`},
+		{"number for a list", "server: {cors_origins: 5}", nil, "g.yaml:1:24: server.cors_origins: expected a list of origins, got the number 5"},
+		{"section for a list", "server: {cors_origins: {a: b}}", nil, "g.yaml:1:24: server.cors_origins: expected a list of origins, got a section"},
+		{"nothing for a list", "server:\n  cors_origins:\n", nil, "g.yaml:2:17: server.cors_origins: expected a list of origins, got nothing; remove it or give it a value"},
+		{"alias for a list", "server: {cors_origins: *a}", nil, "g.yaml:1:24: server.cors_origins: expected a list of origins, got an anchor or alias; they are not supported"},
+		{"what is not a word in a list", "auth: {default_capabilities: [5, true, [a], {b: c}, ok]}", nil, "g.yaml:1:31: auth.default_capabilities: expected a string, got the number 5\n" +
+			"g.yaml:1:34: auth.default_capabilities: expected a string, got the boolean true\n" +
+			"g.yaml:1:40: auth.default_capabilities: expected a string, got a list\n" +
+			"g.yaml:1:45: auth.default_capabilities: expected a string, got a section; a value with a colon needs quotes"},
+		{"colon without quotes", "server: {cors_origins: [https://a.example:8443]}", nil, "g.yaml:1:42: server.cors_origins: expected a string, got a section; a value with a colon needs quotes"},
+		{"control character in a list", `auth: {default_capabilities: [a, "b\tc"]}`, nil, `g.yaml:1:34: auth.default_capabilities: "b\tc" contains a control character`},
 		{"variable that is not UTF-8", "", vars{"COVEN_MCP_ENDPOINT": "http://\xff"}, "environment COVEN_MCP_ENDPOINT: mcp.endpoint: not valid UTF-8"},
 
 		// expansion
 		{"unset variable", "auth:\n  jwt_secret: ${S}", nil, "g.yaml:2:15: auth.jwt_secret: the environment variable S is unset or empty; set it or write ${S:-default}"},
+		{"unset variable in a list", "auth: {jwt_secret: ['${S}', " + secret32 + "]}", nil, "g.yaml:1:21: auth.jwt_secret: the environment variable S is unset or empty; set it or write ${S:-default}"},
 		{"~ without HOME", "data_dir: ~/d", vars{"HOME": ""}, "g.yaml:1:11: data_dir: ~ cannot be expanded because HOME is not set"},
 		{"no HOME", "", vars{"HOME": ""}, "data_dir is required, because neither XDG_DATA_HOME nor HOME is set"},
 
@@ -212,6 +285,40 @@ func TestRefused(t *testing.T) {
 		{"synchronous", "database: {synchronous: extra}", nil, `g.yaml:1:25: database.synchronous: must be full or normal, not "extra"`},
 		{"short secret", "auth: {jwt_secret: hunter2}", nil, "g.yaml:1:20: auth.jwt_secret: JWT secret must be at least 32 bytes"},
 		{"redacted secret", "auth: {jwt_secret: '[redacted]'}", nil, "g.yaml:1:20: auth.jwt_secret: this is how a secret is printed, not the secret"},
+		{"redacted secrets", "auth: {jwt_secret: ['[redacted]', '[redacted]']}", nil, "g.yaml:1:21: auth.jwt_secret: this is how a secret is printed, not the secret\n" +
+			"g.yaml:1:35: auth.jwt_secret: this is how a secret is printed, not the secret"},
+		{"short secret in a list of one", "auth: {jwt_secret: [hunter2]}", nil, "g.yaml:1:21: auth.jwt_secret: JWT secret must be at least 32 bytes"},
+		{"short secret in a list", "auth:\n  jwt_secret:\n  - " + secret32 + "\n  - hunter2", nil, "g.yaml:4:5: auth.jwt_secret: JWT secret must be at least 32 bytes; number 2 of the list is not"},
+		{"a secret of 31 bytes", "auth: {jwt_secret: " + secret32[1:] + "}", nil, "g.yaml:1:20: auth.jwt_secret: JWT secret must be at least 32 bytes"},
+		{"empty secrets in a list", "auth: {jwt_secret: ['', '${S:-}', " + secret32 + "]}", nil, "g.yaml:1:21: auth.jwt_secret: secret 1 of the list is empty; remove it or give it a value\n" +
+			"g.yaml:1:25: auth.jwt_secret: secret 2 of the list is empty; remove it or give it a value"},
+		{"one secret twice", "auth: {jwt_secret: [" + secret32 + ", " + other32 + ", '${S}']}", vars{"S": secret32}, "g.yaml:1:89: auth.jwt_secret: secrets 1 and 3 of the list are the same"},
+		{"too many secrets", "auth: {jwt_secret: [" + numbered(secret32+"%d", 11) + "]}", nil, "g.yaml:1:20: auth.jwt_secret: can have at most 10 secrets, not 11"},
+		{"open_remote", "auth: {open_remote: maybe}", nil, `g.yaml:1:21: auth.open_remote: expected true or false, got the string "maybe"`},
+		{"granted by name only", "auth: {default_capabilities: [admin, leader]}", nil, `g.yaml:1:31: auth.default_capabilities: "admin" is only ever granted to a principal by name, it cannot be a default` + "\n" +
+			`g.yaml:1:38: auth.default_capabilities: "leader" is only ever granted to a principal by name, it cannot be a default`},
+		{"capability with a capital", "auth: {default_capabilities: [Base]}", nil, `g.yaml:1:31: auth.default_capabilities: "Base" is not a word of 1 to 64 lower-case letters, digits, _, - and :`},
+		{"empty capability", "auth: {default_capabilities: ['']}", nil, `g.yaml:1:31: auth.default_capabilities: "" is not a word of 1 to 64 lower-case letters, digits, _, - and :`},
+		{"capability with a space", "auth: {default_capabilities: ['a b']}", nil, `g.yaml:1:31: auth.default_capabilities: "a b" is not a word of 1 to 64 lower-case letters, digits, _, - and :`},
+		{"long capability", "auth: {default_capabilities: [" + strings.Repeat("z", 65) + "]}", nil, `g.yaml:1:31: auth.default_capabilities: "` + strings.Repeat("z", 40) + `…" is not a word of 1 to 64 lower-case letters, digits, _, - and :`},
+		{"one capability twice", "auth: {default_capabilities: [a, b, a]}", nil, `g.yaml:1:37: auth.default_capabilities: "a" is given twice`},
+		{"too many capabilities", "auth: {default_capabilities: [" + numbered("c%d", 65) + "]}", nil, "g.yaml:1:30: auth.default_capabilities: can have at most 64 words, not 65"},
+		{"no key", "auth: {secrets_key: hunter2}", nil, "g.yaml:1:21: auth.secrets_key: must be 32 bytes, written as 64 hex digits or as standard base64"},
+		{"number for a key", "auth: {secrets_key: 314159}", nil, "g.yaml:1:21: auth.secrets_key: expected a string, got the number"},
+		{"redacted key", "auth: {secrets_key: '[redacted]'}", nil, "g.yaml:1:21: auth.secrets_key: this is how a secret is printed, not the secret"},
+		{"a list of keys", "auth: {secrets_key: [" + hexKey + "]}", nil, "g.yaml:1:21: auth.secrets_key: expected a string, got a list"},
+		{"no key in the environment", "", vars{"COVEN_SECRETS_KEY": "hunter2"}, "environment COVEN_SECRETS_KEY: auth.secrets_key: must be 32 bytes, written as 64 hex digits or as standard base64"},
+		{"any origin", "server: {cors_origins: ['http://a', '*']}", nil, `g.yaml:1:37: server.cors_origins: "*" would let the pages of every web site call the API; list the origins that may`},
+		{"origin with a password", "server: {cors_origins: ['http://u:hunter2@a', 'http://u:hunter2@a']}", nil, "g.yaml:1:25: server.cors_origins: must not contain a user name or password\n" +
+			"g.yaml:1:47: server.cors_origins: must not contain a user name or password"},
+		{"origin in capitals", "server: {cors_origins: ['HTTPS://App.example']}", nil, `g.yaml:1:25: server.cors_origins: browsers write "HTTPS://App.example" as "https://app.example"; write it so`},
+		{"origin with the usual port", "server: {cors_origins: ['https://a:443', 'http://a:080']}", nil, `g.yaml:1:25: server.cors_origins: browsers write "https://a:443" as "https://a"; write it so` + "\n" +
+			`g.yaml:1:42: server.cors_origins: browsers write "http://a:080" as "http://a"; write it so`},
+		{"one origin twice", "server: {cors_origins: ['http://a', 'http://a']}", nil, `g.yaml:1:37: server.cors_origins: "http://a" is given twice`},
+		{"too many origins", "server: {cors_origins: [" + numbered("'http://o%d'", 33) + "]}", nil, "g.yaml:1:24: server.cors_origins: can have at most 32 origins, not 33"},
+		{"negative rates", "limits:\n  requests_per_second: -1\n  address_requests_per_second: -2", nil, "g.yaml:2:24: limits.requests_per_second: must be zero (no limit) or more, not -1\n" +
+			"g.yaml:3:32: limits.address_requests_per_second: must be zero (no limit) or more, not -2"},
+		{"string for a rate", "limits: {requests_per_second: many}", nil, `g.yaml:1:31: limits.requests_per_second: expected a whole number, got the string "many"`},
 		{"auto registration", "auth: {agent_auto_registration: yes}", nil, `g.yaml:1:33: auth.agent_auto_registration: must be approved, pending or disabled, not "yes"`},
 		{"tailscale", "tailscale: {enabled: true}", nil, "g.yaml:1:22: tailscale.hostname is required when tailscale is enabled\ng.yaml:1:22: tailscale.auth_key is required when tailscale is enabled (or set TS_AUTHKEY)"},
 		{"tailscale without a home", "data_dir: /d\ntailscale: {enabled: true, hostname: h, auth_key: k}", vars{"HOME": ""}, "g.yaml:2:22: tailscale.state_dir is required when tailscale is enabled"},
@@ -410,8 +517,64 @@ func TestValidateInCode(t *testing.T) {
 		t.Error(err)
 	}
 	c.Limits.File = -1
-	if got, want := c.Validate().Error(), "limits.file: must be more than zero, not -1"; got != want {
+	c.Auth.JWTSecrets = []Secret{""} // by len it would be one
+	c.Auth.DefaultCapabilities = []string{"a", "B"}
+	const want = "auth.jwt_secret: JWT secret must be at least 32 bytes\n" +
+		"auth.default_capabilities: \"B\" is not a word of 1 to 64 lower-case letters, digits, _, - and :\n" +
+		"limits.file: must be more than zero, not -1"
+	if got := c.Validate().Error(); got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestOriginsThatAreNone(t *testing.T) {
+	for _, s := range []string{
+		"", "null", "a.example", "ftp://a", "http://", "http://:80", "http://a/", "http://a/x", "http://a?x", "http://a#x", "http://a:", "http://a:0", "http://a:65536", "http://a:x",
+		"http://*.a.example", "http://é.example", "http://a b", "http://[::1", "http://[1::2::3]", "http://::1", " http://a", "http://a http://b",
+	} {
+		_, _, err := load("g.yaml", fmt.Appendf(nil, "server: {cors_origins: [%q]}", s), vars{}.lookup)
+		want := fmt.Sprintf("g.yaml:1:25: server.cors_origins: must be http or https, a host and perhaps a port, such as https://app.example:8443, not %q", s)
+		if err == nil || err.Error() != want {
+			t.Errorf("%q: got %v, want %s", s, err, want)
+		}
+	}
+}
+
+func TestDecodeSecretsKey(t *testing.T) {
+	var want [SecretsKeySize]byte
+	for i := range want {
+		want[i] = byte(i)
+	}
+	for _, s := range []Secret{hexKey, Secret(strings.ToLower(hexKey)), base64K} {
+		if got, ok, err := (Auth{SecretsKey: s}).DecodeSecretsKey(); got != want || !ok || err != nil {
+			t.Errorf("%q = %v, %v, %v", s.Reveal(), got, ok, err)
+		}
+	}
+	if got, ok, err := (Auth{}).DecodeSecretsKey(); got != ([SecretsKeySize]byte{}) || ok || err != nil {
+		t.Errorf("no key = %v, %v, %v", got, ok, err)
+	}
+	for _, s := range []string{
+		hexKey[1:], hexKey + "00", "g" + hexKey[1:], " " + hexKey, hexKey + "\n", base64K[:43], base64K + "=", base64K + "\n", "\n" + base64K[1:],
+		"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh9=",                                                 // bits behind the last byte
+		"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg==", // 33 and 31 bytes
+		"-_ECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", // the other base64
+	} {
+		if got, ok, err := (Auth{SecretsKey: Secret(s)}).DecodeSecretsKey(); ok || err == nil || got != ([SecretsKeySize]byte{}) || strings.Contains(err.Error(), s) {
+			t.Errorf("%q = %v, %v, %v", s, got, ok, err)
+		}
+	}
+}
+
+func TestSecretsOutOfFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, s := range map[string]string{"new": other32 + "\n", "old": secret32 + "\n", "key": base64K + "\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := mustLoad(t, "auth:\n  jwt_secret: ['${file:~/new}', '${file:~/old}']\n  secrets_key: ${file:~/key}\n", vars{"HOME": dir})
+	if d := cmp.Diff([]Secret{other32, secret32, base64K}, append(c.Auth.JWTSecrets, c.Auth.SecretsKey)); d != "" {
+		t.Error(d)
 	}
 }
 
@@ -481,6 +644,8 @@ func FuzzLoad(f *testing.F) {
 	for _, s := range []string{
 		"", "a: [", "server: {http_addr: ':1'}", "data_dir: ~/${HOME}$${x}\n", "- &a *a", "? x\n: y", "%YAML\n---\n", "<<: {a: b}",
 		"limits: {file: 4MiB, attachments: 0x10}", "agents:\n  heartbeat_interval: !!str 5", "frontends: {slack: {a: |\n  x\n}}", "\"a\\u2028\": 'b'",
+		"auth: {jwt_secret: ['${COVEN_JWT_SECRET}', " + other32 + "], default_capabilities: [a, 'b:c'], secrets_key: " + base64K + "}",
+		"auth:\n  jwt_secret:\n  - [a]\n  - {b: c}\n  -\n  - &d e\n", "server: {cors_origins: ['http://[::1]:1', \"https://a.example\", *x]}",
 	} {
 		f.Add(s)
 	}

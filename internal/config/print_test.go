@@ -16,28 +16,33 @@ func checkPrint(tb testing.TB, c Config) {
 	if err := Print(&b, c); err != nil {
 		tb.Fatal(err)
 	}
-	env := vars{"TS_AUTHKEY": c.Tailscale.AuthKey.Reveal()} // without it an enabled tailscale would be refused
+	env := vars{
+		"TS_AUTHKEY":        c.Tailscale.AuthKey.Reveal(), // without it an enabled tailscale would be refused
+		"COVEN_SECRETS_KEY": c.Auth.SecretsKey.Reveal(),
+	}
 	if c.Tailscale.AuthKey == redacted {
 		tb.Errorf("the auth key is %q", c.Tailscale.AuthKey.Reveal())
 	}
 	got := mustLoad(tb, b.String(), env)
 	want := c
-	want.Auth.JWTSecret = ""
+	want.Auth.JWTSecrets = nil
 	if d := diff(want, got); d != "" {
 		tb.Errorf("printed\n%s\nreads back differently:\n%s", b.String(), d)
 	}
-	if s := c.Auth.JWTSecret.Reveal(); s != "" && strings.Contains(b.String(), s) {
-		tb.Errorf("a secret is shown:\n%s", b.String())
+	for _, s := range append([]Secret{c.Auth.SecretsKey}, c.Auth.JWTSecrets...) {
+		if s != "" && strings.Contains(b.String(), s.Reveal()) {
+			tb.Errorf("a secret is shown:\n%s", b.String())
+		}
 	}
 }
 
 func TestPrint(t *testing.T) {
 	c := mustLoad(t, `
-server: {shutdown_grace: 90s}
-auth: {jwt_secret: `+secret32+`}
+server: {shutdown_grace: 90s, cors_origins: ['http://a']}
+auth: {jwt_secret: `+secret32+`, default_capabilities: [a, "b"]}
 tailscale: {hostname: "é $${X} \"' # \\"}
 limits: {message: 1000}
-`, vars{"TS_AUTHKEY": "hunter2", "COVEN_DB_PATH": "/srv/a b/c.db"})
+`, vars{"TS_AUTHKEY": "hunter2", "COVEN_DB_PATH": "/srv/a b/c.db", "COVEN_SECRETS_KEY": hexKey})
 	var b strings.Builder
 	if err := Print(&b, c); err != nil {
 		t.Fatal(err)
@@ -48,6 +53,7 @@ server:
   grpc_addr: "127.0.0.1:50051" # default
   http_addr: "127.0.0.1:8080" # default
   shutdown_grace: 1m30s # g.yaml:2
+  cors_origins: ["http://a"] # g.yaml:2
 
 database:
   path: "/srv/a b/c.db" # environment COVEN_DB_PATH
@@ -55,6 +61,9 @@ database:
 
 auth:
   # jwt_secret: "[redacted]" # g.yaml:3
+  open_remote: false # default
+  default_capabilities: ["a", "b"] # g.yaml:3
+  # secrets_key: "[redacted]" # environment COVEN_SECRETS_KEY
   agent_auto_registration: "disabled" # default
 
 tailscale:
@@ -78,6 +87,8 @@ limits:
   message: 1000 # g.yaml:5
   file: 10MiB # default
   attachments: 10 # default
+  requests_per_second: 1000 # default
+  address_requests_per_second: 50 # default
 
 logging:
   level: info # default
@@ -106,9 +117,43 @@ func TestPrintReadsBack(t *testing.T) {
 		"tailscale": "tailscale: {enabled: true, hostname: h, auth_key: k}\nserver: {grpc_addr: '', http_addr: ''}",
 		"all units": "limits: {request_body: 1, message: 1kB, file: 3GiB, attachments: 1}\nagents: {heartbeat_interval: 1ns, turn_silence_timeout: 100h0m0.5s}",
 		"urls":      "webadmin: {base_url: 'https://a.example:8443/x//'}\nmcp: {endpoint: 'http://[::1]:1/mcp'}",
-		"secret":    "auth: {jwt_secret: " + secret32 + "}",
+		"secret":    "auth: {jwt_secret: " + secret32 + ", secrets_key: " + base64K + "}",
+		"secrets":   "auth: {jwt_secret: [" + secret32 + ", " + other32 + "]}",
+		"lists":     "auth: {default_capabilities: ['1', 'true', 'a:b']}\nserver: {cors_origins: ['http://[::1]:1', 'https://a']}",
+		"no lists":  "auth: {default_capabilities: [], jwt_secret: []}\nserver: {cors_origins: []}",
+		"no rates":  "limits: {requests_per_second: 0, address_requests_per_second: 0}",
 	} {
 		t.Run(name, func(t *testing.T) { checkPrint(t, mustLoad(t, yaml, nil)) })
+	}
+}
+
+func TestPrintShowsHowManySecrets(t *testing.T) {
+	for yaml, want := range map[string]string{
+		"jwt_secret: []":                                  `  jwt_secret: "" # g.yaml:1`,
+		"jwt_secret: [" + secret32 + "]":                  `  # jwt_secret: "[redacted]" # g.yaml:1`,
+		"jwt_secret: [" + secret32 + ", " + other32 + "]": `  # jwt_secret: ["[redacted]", "[redacted]"] # g.yaml:1`,
+	} {
+		var b strings.Builder
+		if err := Print(&b, mustLoad(t, "auth: {"+yaml+"}", nil)); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(b.String(), "\n"+want+"\n") {
+			t.Errorf("%s: no line %s in\n%s", yaml, want, b.String())
+		}
+	}
+}
+
+// What a list cannot hold once it is valid is written so that it would read back, too.
+func TestFlow(t *testing.T) {
+	want := []string{"", "a, b", "] # '\"", "${X}", "é\\"}
+	c := Default()
+	f := list("k", "words", &c.Auth.DefaultCapabilities)
+	c.Auth.DefaultCapabilities = want
+	l := loader{config: &Config{origins: map[string]Origin{}}, env: vars{}.lookup, fields: map[string]field{"k": f}, refused: map[string]bool{}}
+	shown := f.show()
+	l.parse([]byte("k: " + shown))
+	if d := cmp.Diff(want, c.Auth.DefaultCapabilities); d != "" || len(l.complaints) > 0 {
+		t.Errorf("%s reads back differently: %v\n%s", shown, l.complaints, d)
 	}
 }
 

@@ -13,12 +13,13 @@ import (
 
 func TestSecretIsNeverShown(t *testing.T) {
 	c := defaults()
-	c.Auth.JWTSecret, c.Tailscale.AuthKey = "hunter2", "hunter2"
+	c.Auth.JWTSecrets, c.Auth.SecretsKey, c.Tailscale.AuthKey = []Secret{"hunter2", "hunter2"}, "hunter2", "hunter2"
 	shown := map[string]string{}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X", "%o", "%t"} {
 		shown["config as "+verb] = fmt.Sprintf(verb, c)
 		shown["pointer as "+verb] = fmt.Sprintf(verb, &c)
-		shown["secret as "+verb] = fmt.Sprintf(verb, c.Auth.JWTSecret)
+		shown["secret as "+verb] = fmt.Sprintf(verb, c.Auth.SecretsKey)
+		shown["secrets as "+verb] = fmt.Sprintf(verb, c.Auth.JWTSecrets)
 	}
 	for name, encode := range map[string]func(any) ([]byte, error){"JSON": json.Marshal, "YAML": yaml.Marshal} {
 		b, err := encode(c)
@@ -32,7 +33,7 @@ func TestSecretIsNeverShown(t *testing.T) {
 		"JSON log": func(b *bytes.Buffer) slog.Handler { return slog.NewJSONHandler(b, nil) },
 	} {
 		var b bytes.Buffer
-		slog.New(handler(&b)).Info("x", "secret", c.Auth.JWTSecret, "auth", c.Auth)
+		slog.New(handler(&b)).Info("x", "secret", c.Auth.SecretsKey, "secrets", c.Auth.JWTSecrets, "auth", c.Auth)
 		shown[name] = b.String()
 	}
 	for where, s := range shown {
@@ -43,7 +44,7 @@ func TestSecretIsNeverShown(t *testing.T) {
 			t.Errorf("%s does not say that there is one: %s", where, s)
 		}
 	}
-	if got := c.Auth.JWTSecret.Reveal(); got != "hunter2" {
+	if got := c.Auth.SecretsKey.Reveal(); got != "hunter2" {
 		t.Errorf("Reveal() = %q", got)
 	}
 }

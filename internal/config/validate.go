@@ -2,16 +2,32 @@ package config
 
 import (
 	"cmp"
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	gopath "path"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// MinJWTSecret is the least length of auth.jwt_secret, in bytes.
-const MinJWTSecret = 32
+// Bounds of single keys.
+const (
+	MinJWTSecret           = 32 // length of each secret in auth.jwt_secret, in bytes
+	MaxJWTSecrets          = 10 // secrets in auth.jwt_secret
+	MaxDefaultCapabilities = 64 // words in auth.default_capabilities
+	MaxCORSOrigins         = 32 // origins in server.cors_origins
+	SecretsKeySize         = 32 // length of the decoded auth.secrets_key, in bytes
+)
+
+var (
+	capability = regexp.MustCompile(`^[a-z0-9_:-]{1,64}$`)
+	origin     = regexp.MustCompile(`^(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?$`)
+)
 
 // Validate checks every rule that a value of the right type can still break. [Load]
 // has done so; it is for configurations made in code. The error is a join of
@@ -33,13 +49,16 @@ func (c Config) broken() []*Complaint {
 	r.address("server.grpc_addr", c.Server.GRPCAddr)
 	r.address("server.http_addr", c.Server.HTTPAddr)
 	positive(&r, "server.shutdown_grace", c.Server.ShutdownGrace, formatDuration)
+	r.origins("server.cors_origins", c.Server.CORSOrigins)
 
 	r.check("database.path", c.Database.Path != "", "database.path is required")
 	r.check("database.path", !strings.HasPrefix(c.Database.Path, "file:"), "must be the path of a file or :memory:, not a URI")
 	oneOf(&r, "database.synchronous", c.Database.Synchronous, Full, Normal)
 
-	r.check("auth.jwt_secret", c.Auth.JWTSecret == "" || len(c.Auth.JWTSecret) >= MinJWTSecret,
-		"JWT secret must be at least %d bytes", MinJWTSecret)
+	r.jwtSecrets("auth.jwt_secret", c.Auth.JWTSecrets)
+	r.capabilities("auth.default_capabilities", c.Auth.DefaultCapabilities)
+	_, _, err := c.Auth.DecodeSecretsKey()
+	r.check("auth.secrets_key", err == nil, "%v", err)
 	oneOf(&r, "auth.agent_auto_registration", c.Auth.AgentAutoRegistration, Approved, Pending, Disabled)
 
 	if c.Tailscale.Enabled {
@@ -65,6 +84,8 @@ func (c Config) broken() []*Complaint {
 	positive(&r, "limits.message", c.Limits.Message, Size.String)
 	positive(&r, "limits.file", c.Limits.File, Size.String)
 	positive(&r, "limits.attachments", c.Limits.Attachments, strconv.Itoa)
+	r.rate("limits.requests_per_second", c.Limits.RequestsPerSecond)
+	r.rate("limits.address_requests_per_second", c.Limits.AddressRequestsPerSecond)
 
 	oneOf(&r, "logging.format", c.Logging.Format, JSON, Text)
 
@@ -89,12 +110,135 @@ func (r *rules) check(key string, ok bool, format string, args ...any) {
 	if at.IsDefault() && r.because != "" {
 		at = r.config.Origin(r.because)
 	}
+	r.complain(at, key, format, args)
+}
+
+// item is check for one item of a list, counted from 0.
+func (r *rules) item(key string, i int, ok bool, format string, args ...any) {
+	if ok {
+		return
+	}
+	at, known := r.config.origins[itemKey(key, i)]
+	if !known {
+		at = r.config.Origin(key)
+	}
+	r.complain(at, key, format, args)
+}
+
+func (r *rules) complain(at Origin, key, format string, args []any) {
 	r.complaints = append(r.complaints, &Complaint{Origin: at, Key: key, Message: fmt.Sprintf(format, args...)})
 }
+
+// itemKey is under which the place of one item of a list is kept in Config.origins.
+func itemKey(key string, i int) string { return key + "[" + strconv.Itoa(i) + "]" }
 
 func positive[T cmp.Ordered](r *rules, key string, v T, show func(T) string) {
 	var zero T
 	r.check(key, v > zero, "must be more than zero, not %s", show(v))
+}
+
+func (r *rules) rate(key string, n int) {
+	r.check(key, n >= 0, "must be zero (no limit) or more, not %d", n)
+}
+
+func atMost[T any](r *rules, key string, list []T, limit int, what string) {
+	r.check(key, len(list) <= limit, "can have at most %d %s, not %d", limit, what, len(list))
+}
+
+// jwtSecrets says which secret is meant by its number, never by its content.
+func (r *rules) jwtSecrets(key string, list []Secret) {
+	atMost(r, key, list, MaxJWTSecrets, "secrets")
+	for i, s := range list {
+		switch {
+		case s == "" && len(list) > 1:
+			r.item(key, i, false, "secret %d of the list is empty; remove it or give it a value", i+1)
+			continue
+		case len(s) < MinJWTSecret && len(list) > 1:
+			r.item(key, i, false, "JWT secret must be at least %d bytes; number %d of the list is not", MinJWTSecret, i+1)
+		case len(s) < MinJWTSecret:
+			r.item(key, i, false, "JWT secret must be at least %d bytes", MinJWTSecret)
+		}
+		first := slices.Index(list, s)
+		r.item(key, i, first == i, "secrets %d and %d of the list are the same", first+1, i+1)
+	}
+}
+
+func (r *rules) capabilities(key string, list []string) {
+	atMost(r, key, list, MaxDefaultCapabilities, "words")
+	for i, word := range list {
+		r.item(key, i, capability.MatchString(word), "%s is not a word of 1 to 64 lower-case letters, digits, _, - and :", excerpt(word, isText))
+		r.item(key, i, word != "admin" && word != "leader", "%q is only ever granted to a principal by name, it cannot be a default", word)
+		r.item(key, i, slices.Index(list, word) == i, "%s is given twice", excerpt(word, isText))
+	}
+}
+
+// origins wants each as a browser writes it in the Origin header, because that is what it
+// is compared with.
+func (r *rules) origins(key string, list []string) {
+	atMost(r, key, list, MaxCORSOrigins, "origins")
+	for i, s := range list {
+		sent, ok := canonicalOrigin(s)
+		switch {
+		case s == "*":
+			r.item(key, i, false, `"*" would let the pages of every web site call the API; list the origins that may`)
+		case strings.Contains(s, "@"):
+			r.item(key, i, false, "must not contain a user name or password") // so it is not repeated here either
+		case !ok:
+			r.item(key, i, false, "must be http or https, a host and perhaps a port, such as https://app.example:8443, not %s", excerpt(s, isText))
+		case s != sent:
+			r.item(key, i, false, "browsers write %q as %q; write it so", s, sent)
+		default:
+			r.item(key, i, slices.Index(list, s) == i, "%q is given twice", s)
+		}
+	}
+}
+
+// canonicalOrigin gives the origin as a browser sends it: in lower case and without the
+// scheme's own port.
+func canonicalOrigin(s string) (string, bool) {
+	parts := origin.FindStringSubmatch(strings.ToLower(s))
+	if parts == nil {
+		return "", false
+	}
+	scheme, host, port := parts[1], parts[2], parts[3]
+	if inner, v6 := strings.CutPrefix(host, "["); v6 {
+		if _, err := netip.ParseAddr(strings.TrimSuffix(inner, "]")); err != nil {
+			return "", false
+		}
+	}
+	sent := scheme + "://" + host
+	if port == "" {
+		return sent, true
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return "", false
+	}
+	if scheme == "http" && n == 80 || scheme == "https" && n == 443 {
+		return sent, true
+	}
+	return sent + ":" + strconv.FormatUint(n, 10), true
+}
+
+// DecodeSecretsKey gives the key in SecretsKey, which is written as 64 hexadecimal digits
+// or as standard base64 with padding. It is false if there is none. The error does not
+// repeat what is written.
+func (a Auth) DecodeSecretsKey() (key [SecretsKeySize]byte, ok bool, err error) {
+	s := a.SecretsKey.Reveal()
+	if s == "" {
+		return key, false, nil
+	}
+	var raw []byte
+	switch {
+	case len(s) == hex.EncodedLen(SecretsKeySize):
+		raw, err = hex.DecodeString(s)
+	case len(s) == base64.StdEncoding.EncodedLen(SecretsKeySize):
+		raw, err = base64.StdEncoding.Strict().DecodeString(s)
+	}
+	if err != nil || len(raw) != SecretsKeySize {
+		return key, false, fmt.Errorf("must be %d bytes, written as %d hex digits or as standard base64", SecretsKeySize, hex.EncodedLen(SecretsKeySize))
+	}
+	return [SecretsKeySize]byte(raw), true, nil
 }
 
 func oneOf[T ~string](r *rules, key string, v T, words ...T) {

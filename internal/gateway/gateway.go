@@ -90,7 +90,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	if cfg.Tailscale.Enabled {
 		return errors.New("tailscale.enabled: this version cannot listen on a tailnet; set it to false and use the addresses of the host")
 	}
-	if cfg.Auth.JWTSecret != "" {
+	if len(cfg.Auth.JWTSecrets) > 0 {
 		o.Logger.Warn("auth.jwt_secret is set, but this version does not check credentials: it serves loopback addresses only")
 	}
 	var err error
