@@ -50,7 +50,7 @@ func start(t testing.TB) *gateway {
 	g := &gateway{t: t, metrics: prometheus.NewRegistry(), logged: &lines{}, l: bufconn.Listen(1 << 20)}
 	g.Registry = New(Options{
 		Logger:     slog.New(slog.NewTextHandler(g.logged, &slog.HandlerOptions{Level: slog.LevelInfo})),
-		Registerer: g.metrics, ServerID: "server-1", ReconnectGrace: grace, HeartbeatTimeout: silence,
+		Registerer: g.metrics, ServerID: "server-1", Admit: admit, ReconnectGrace: grace, HeartbeatTimeout: silence,
 	})
 	g.server = grpc.NewServer(append(g.ServerOptions(keepAlive), grpc.StreamInterceptor(authenticate))...)
 	g.Register(g.server)
@@ -80,6 +80,11 @@ func authenticate(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handl
 		id = v[0]
 	}
 	return fault.GRPC(handler(srv, identified{ss, auth.With(ss.Context(), auth.Principal{ID: id, Kind: "agent"})}))
+}
+
+// admit lets everybody in, with what they ask for.
+func admit(_ context.Context, _ string, asks []string) ([]string, map[string]string, error) {
+	return asks, nil, nil
 }
 
 type identified struct {

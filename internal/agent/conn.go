@@ -87,7 +87,8 @@ type Conn struct {
 	end      context.CancelCauseFunc
 	room     chan struct{} // a token for each queued message that takesRoom; capacity maxWaiting
 
-	info Info // fixed before it is published; without what changes, see snapshot
+	info    Info              // fixed before it is published; without what changes, see snapshot
+	secrets map[string]string // for Welcome; owned by receive
 
 	contested atomic.Bool  // a newcomer waits for the id; written under registry.mu
 	busy      atomic.Bool  // receive handles a message, so it is not the agent who is silent
@@ -160,10 +161,23 @@ func (c *Conn) receive() {
 
 // reason returns why the stream ends, where a goroutine of it fails with err.
 func (c *Conn) reason(err error) *ending {
-	if ours, ok := errors.AsType[*ending](context.Cause(c.ctx)); ok {
+	if ours, ok := c.ended(); ok {
 		return ours // what came after it is its consequence
 	}
 	return endingOf(err)
+}
+
+// ended returns why the gateway has ended the stream: a decision of ours, or the caller has lost
+// its rights. ok is false while it goes on or when the agent has left.
+func (c *Conn) ended() (_ *ending, ok bool) {
+	cause := context.Cause(c.ctx)
+	if e, ok := errors.AsType[*ending](cause); ok {
+		return e, true
+	}
+	if f, ok := errors.AsType[*fault.Error](cause); ok {
+		return &ending{"the agent has lost its access", f}, true
+	}
+	return nil, false
 }
 
 // read returns why the stream has ended, or has to end.
@@ -244,6 +258,9 @@ func (c *Conn) register() error {
 	info.Principal = c.info.Principal
 	c.info = info
 	late.Stop() // enter has a bound of its own
+	if c.info.Capabilities, c.secrets, err = c.registry.opts.Admit(c.ctx, info.ID, info.Capabilities); err != nil {
+		return err
+	}
 	return c.registry.enter(c.ctx, c)
 }
 
@@ -255,7 +272,8 @@ func (c *Conn) welcome() {
 	c.log().Info("agent connected", "name", c.info.Name)
 	c.mu.Lock()
 	c.state = open
-	c.queue = append(c.queue, welcomeMessage(c.registry.opts.ServerID, c.info))
+	c.queue = append(c.queue, welcomeMessage(c.registry.opts.ServerID, c.info, c.secrets))
+	c.secrets = nil
 	c.mu.Unlock()
 	c.registry.publish(c)
 	c.mu.Lock()

@@ -45,6 +45,10 @@ type Options struct {
 	Registerer prometheus.Registerer
 	ServerID   string // what Welcome calls this gateway; the same after every start
 
+	// Admit decides whether the caller in ctx may be an agent with an id. It returns the
+	// capabilities that take effect of those the agent asks for, and the secrets that it gets.
+	Admit func(ctx context.Context, agentID string, asks []string) (capabilities []string, secrets map[string]string, err error)
+
 	ReconnectGrace   time.Duration // how long an agent waits for its own dying stream to free the id
 	HeartbeatTimeout time.Duration // after which a stream that did send a heartbeat and is silent ends
 }
@@ -54,7 +58,7 @@ type Info struct {
 	ID           string
 	InstanceID   string // of this connection
 	Name         string
-	Capabilities []string // what the agent asked for, not what it may do
+	Capabilities []string // that the agent asked for and its principal has
 	Workspaces   []string
 	WorkingDir   string
 	Backend      string
@@ -294,6 +298,17 @@ func (r *Registry) Agent(id string) (Info, bool) {
 		return Info{}, false
 	}
 	return c.snapshot(), true
+}
+
+// End ends the stream of an agent, if there is one, with a cause for those who wait for it and a
+// status for the agent.
+func (r *Registry) End(agentID, cause string, status error) {
+	r.mu.Lock()
+	c := r.agents[agentID]
+	r.mu.Unlock()
+	if c != nil {
+		c.end(&ending{cause, status})
+	}
 }
 
 // List returns the connected agents, sorted by id.

@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"context"
-	"errors"
 	"time"
 
 	"google.golang.org/grpc"
@@ -66,7 +64,7 @@ func (r *Registry) serve(stream grpc.BidiStreamingServer[pb.AgentMessage, pb.Ser
 	}
 	c.receiver.Go(c.receive)
 	<-c.ctx.Done()
-	why, ours := errors.AsType[*ending](context.Cause(c.ctx))
+	why, ours := c.ended()
 	if !ours {
 		c.receiver.Wait() // gRPC has ended the stream, so this takes no time
 		why = c.why

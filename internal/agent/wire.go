@@ -230,9 +230,9 @@ func toolState(u *pb.ToolStateUpdate) conversation.Body {
 	return conversation.ToolState{ID: u.GetId(), State: word, Detail: u.GetDetail()}
 }
 
-func welcomeMessage(serverID string, i Info) *pb.ServerMessage {
+func welcomeMessage(serverID string, i Info, secrets map[string]string) *pb.ServerMessage {
 	return &pb.ServerMessage{Payload: &pb.ServerMessage_Welcome{Welcome: &pb.Welcome{
-		ServerId: serverID, AgentId: i.ID, InstanceId: i.InstanceID, PrincipalId: i.Principal.ID, ProtocolFeatures: features,
+		ServerId: serverID, AgentId: i.ID, InstanceId: i.InstanceID, PrincipalId: i.Principal.ID, ProtocolFeatures: features, Secrets: secrets,
 	}}}
 }
 

@@ -41,8 +41,13 @@ type Options struct {
 	Pages         http.Handler // everything outside of the API
 	RequestBody   int64        // bytes a request may have
 	BaseURL       string       // where people reach the gateway; its host is accepted besides loopback
-	Authenticate  func(*http.Request) (auth.Principal, error)
-	Stopping      <-chan struct{} // closed when streams have to end
+	AnyHost       bool         // every host is accepted
+	Identity      *auth.Service
+	CORSOrigins   []string // web sites whose pages may call the API
+	// Admit authenticates a request and authorizes it. The context that it returns replaces the
+	// request's; leave is called when the request is done.
+	Admit    func(*http.Request, auth.Rule) (ctx context.Context, leave func(), err error)
+	Stopping <-chan struct{} // closed when streams have to end
 }
 
 // Agents tells who is connected.
@@ -74,50 +79,84 @@ type API struct {
 // handler is a route's function. An error becomes the response.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
-// access says who may use a route.
-type access int
-
-const (
-	anybody access = iota + 1 // needs no identity
-	caller                    // any authenticated caller
-)
-
-// routes is the whole API. A route without access does not start.
+// routes is the whole API. Who may use a route is in [auth.Routes]; one that is not there does not
+// start.
 func (a *API) routes() []route {
 	return []route{
-		{"/health", a.health, anybody},
-		{"/health/ready", a.ready, anybody},
-		{"GET /api/health/stream", a.healthStream, anybody},
+		{"/health", a.health},
+		{"/health/ready", a.ready},
+		{"GET /api/health/stream", a.healthStream},
 
-		{"POST /api/send", a.send, caller},
-		{"POST /api/agents/{id}/send", a.sendToAgent, caller},
-		{"GET /api/agents", a.listAgents, caller},
-		{"GET /api/agents/{id}/history", a.history, caller},
+		{"POST /api/send", a.send},
+		{"POST /api/agents/{id}/send", a.sendToAgent},
+		{"GET /api/agents", a.listAgents},
+		{"GET /api/agents/{id}/history", a.history},
 
-		{"GET /api/conversations/{agent}/events", a.conversationEvents, caller},
-		{"GET /api/turns/{id}", a.turn, caller},
-		{"GET /api/turns/{id}/events", a.turnEvents, caller},
-		{"POST /api/turns/{id}/cancel", a.cancelTurn, caller},
+		{"GET /api/conversations/{agent}/events", a.conversationEvents},
+		{"GET /api/turns/{id}", a.turn},
+		{"GET /api/turns/{id}/events", a.turnEvents},
+		{"POST /api/turns/{id}/cancel", a.cancelTurn},
 
-		{"POST /api/tools/approve", a.approveTool, caller},
+		{"POST /api/tools/approve", a.approveTool},
 
-		{"GET /api/threads", a.listThreads, caller},
-		{"GET /api/threads/{id}", a.thread, caller},
-		{"GET /api/threads/{id}/messages", a.threadMessages, caller},
-		{"GET /api/threads/{id}/usage", a.threadUsage, caller},
-		{"GET /api/threads/{id}/files", a.threadFiles, caller},
-		{"GET /api/files/{id}", a.file, caller},
-		{"GET /api/stats/usage", a.usage, caller},
+		{"GET /api/threads", a.listThreads},
+		{"GET /api/threads/{id}", a.thread},
+		{"GET /api/threads/{id}/messages", a.threadMessages},
+		{"GET /api/threads/{id}/usage", a.threadUsage},
+		{"GET /api/threads/{id}/files", a.threadFiles},
+		{"GET /api/files/{id}", a.file},
+		{"GET /api/stats/usage", a.usage},
+
+		{"POST /api/link/request", a.requestLink},
+		{"GET /api/link/status/{code}", a.linkStatus},
+
+		{"GET /api/me", a.me},
+
+		{"GET /api/admin/principals", a.listPrincipals},
+		{"POST /api/admin/principals", a.createPrincipal},
+		{"GET /api/admin/principals/{id}", a.principal},
+		{"PATCH /api/admin/principals/{id}", a.renamePrincipal},
+		{"DELETE /api/admin/principals/{id}", a.deletePrincipal},
+		{"POST /api/admin/principals/{id}/approve", a.approvePrincipal},
+		{"POST /api/admin/principals/{id}/revoke", a.revokePrincipal},
+		{"PUT /api/admin/principals/{id}/roles/{role}", a.setRole},
+		{"DELETE /api/admin/principals/{id}/roles/{role}", a.setRole},
+		{"PUT /api/admin/principals/{id}/capabilities/{capability}", a.setCapability},
+		{"DELETE /api/admin/principals/{id}/capabilities/{capability}", a.setCapability},
+		{"GET /api/admin/principals/{id}/keys", a.listKeys},
+		{"POST /api/admin/principals/{id}/keys", a.addKey},
+		{"DELETE /api/admin/principals/{id}/keys/{fingerprint}", a.removeKey},
+
+		{"GET /api/admin/tokens", a.listTokens},
+		{"POST /api/admin/tokens", a.createToken},
+		{"DELETE /api/admin/tokens/{id}", a.revokeToken},
+
+		{"GET /api/admin/agents", a.listOwners},
+		{"POST /api/admin/agents/{id}/transfer", a.transferAgent},
+		{"DELETE /api/admin/agents/{id}/ownership", a.releaseAgent},
+
+		{"GET /api/admin/secrets", a.listSecrets},
+		{"PUT /api/admin/secrets", a.putSecret},
+		{"DELETE /api/admin/secrets/{id}", a.deleteSecret},
+		{"GET /api/admin/secrets/{id}/value", a.readSecret},
+		{"POST /api/admin/secrets/rotate", a.rotateSecrets},
+
+		{"GET /api/admin/link", a.listLinks},
+		{"POST /api/admin/link/{code}/approve", a.approveLink},
+		{"POST /api/admin/link/{code}/deny", a.denyLink},
+
+		{"GET /api/admin/audit", a.listAudit},
+		{"GET /api/admin/audit/verify", a.verifyAudit},
+		{"GET /api/admin/audit/export", a.exportAudit},
 	}
 }
 
 type route struct {
 	pattern string
 	handle  handler
-	access  access
 }
 
-// New returns the API. It panics when a route has no access.
+// New returns the API. It panics when a route has no entry in the authorization table.
 func New(o Options) *API {
 	a := &API{
 		Options: o, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(),
@@ -132,33 +171,42 @@ func New(o Options) *API {
 			panic(fmt.Sprintf("base URL %q: %v", o.BaseURL, err)) // the configuration was checked
 		}
 	}
-	a.unknown = a.serve("unknown", anybody, a.noRoute)
-	a.page = a.serve("page", anybody, func(w http.ResponseWriter, r *http.Request) error {
+	for _, origin := range o.CORSOrigins {
+		if err := a.origins.AddTrustedOrigin(origin); err != nil {
+			panic(fmt.Sprintf("origin %q: %v", origin, err)) // the configuration was checked
+		}
+	}
+	public := auth.Rule{Level: auth.Anybody}
+	a.unknown = a.serve("unknown", public, a.noRoute)
+	a.page = a.serve("page", public, func(w http.ResponseWriter, r *http.Request) error {
 		o.Pages.ServeHTTP(w, r)
 		return nil
 	})
 	for _, r := range a.routes() {
-		a.add(r)
+		a.add(r, auth.Routes[r.pattern])
 	}
 	if o.Metrics != nil {
 		a.add(route{"GET " + o.MetricsPath, func(w http.ResponseWriter, r *http.Request) error {
 			o.Metrics.ServeHTTP(w, r)
 			return nil
-		}, caller})
+		}}, auth.Routes["GET /metrics"])
 	}
 	return a
 }
 
-func (a *API) add(r route) {
-	if r.access == 0 {
-		panic("route without access: " + r.pattern)
+func (a *API) add(r route, rule auth.Rule) {
+	if rule.Level == 0 {
+		panic("no entry in the authorization table: " + r.pattern)
 	}
-	a.mux.Handle(r.pattern, a.serve(r.pattern, r.access, r.handle))
+	a.mux.Handle(r.pattern, a.serve(r.pattern, rule, r.handle))
 }
 
 // Handler returns the whole front door.
 func (a *API) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a.crossOrigin(w, r) {
+			return
+		}
 		inAPI := r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/")
 		_, pattern := a.mux.Handler(r)
 		switch p := r.URL.EscapedPath(); {
@@ -201,7 +249,7 @@ func (h *headerOnly) Write(b []byte) (int, error) { return len(b), nil }
 
 // serve runs a handler: it identifies the caller, bounds the body and the time that writing takes,
 // turns an error or a panic into a response, counts and logs one line.
-func (a *API) serve(route string, who access, handle handler) http.Handler {
+func (a *API) serve(route string, rule auth.Rule, handle handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		id := requestID(r)
@@ -223,12 +271,13 @@ func (a *API) serve(route string, who access, handle handler) http.Handler {
 			if err := a.checkOrigin(r); err != nil {
 				return err
 			}
-			if who != anybody {
-				if principal, err = a.Authenticate(r); err != nil {
-					return err
-				}
-				r = r.WithContext(auth.With(r.Context(), principal))
+			ctx, leave, err := a.Admit(r, rule)
+			if err != nil {
+				return err
 			}
+			defer leave()
+			principal, _ = auth.From(ctx) // there is none where anybody may
+			r = r.WithContext(ctx)
 			// w itself, so that the server closes the connection behind a body that is too large.
 			r.Body = http.MaxBytesReader(w, &timedBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}, a.RequestBody)
 			return handle(rw, r)
@@ -271,7 +320,8 @@ func extendDeadline(w http.ResponseWriter) {
 }
 
 // checkOrigin keeps other web sites out of a gateway that trusts its host's loopback addresses: a
-// page must not reach it under a name of its own, nor post to it from elsewhere.
+// page must not reach it under a name of its own, nor post to it from elsewhere. Where credentials
+// are asked for, the name makes no difference.
 func (a *API) checkOrigin(r *http.Request) error {
 	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -279,7 +329,7 @@ func (a *API) checkOrigin(r *http.Request) error {
 	}
 	host = strings.ToLower(strings.Trim(host, "[]"))
 	ip := net.ParseIP(host)
-	known := host == "localhost" || strings.HasSuffix(host, ".localhost") || (ip != nil && ip.IsLoopback())
+	known := a.AnyHost || host == "localhost" || strings.HasSuffix(host, ".localhost") || (ip != nil && ip.IsLoopback())
 	if !known && (a.host == "" || host != a.host) {
 		return fault.New(fault.Forbidden, "this gateway is not known as %q; set webadmin.base_url to the address people use", host)
 	}
@@ -347,8 +397,15 @@ func writeError(w *response, err error) {
 		return
 	}
 	body := map[string]any{"error": fault.Message(err), "code": fault.CodeOf(err)}
-	if fault.CodeOf(err) == fault.Unavailable {
+	switch fault.CodeOf(err) {
+	case fault.Unavailable:
 		w.Header().Set("Retry-After", "1")
+	case fault.Limited:
+		if f, ok := errors.AsType[*fault.Error](err); ok {
+			w.Header().Set("Retry-After", strconv.Itoa(int(max(f.After, time.Second).Seconds())))
+		}
+	case fault.Unauthenticated:
+		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	_ = writeJSON(w, fault.HTTPStatus(err), body) // the client may be gone
 }
@@ -452,10 +509,13 @@ func wants(r *http.Request, mediaType string) bool {
 	return false
 }
 
-// orGone gives a context's end its meaning: the client has left.
+// orGone gives a context's end its meaning: the client has left, or has lost its rights.
 func orGone(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil {
-		return clientGone(err)
+	if err == nil || ctx.Err() == nil {
+		return err
 	}
-	return err
+	if f, ok := errors.AsType[*fault.Error](context.Cause(ctx)); ok {
+		return f
+	}
+	return clientGone(err)
 }

@@ -145,7 +145,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, reader *conversatio
 			}
 			return nil
 		case <-r.Context().Done():
-			return clientGone(r.Context().Err())
+			return orGone(r.Context(), r.Context().Err())
 		}
 	}
 }

@@ -185,7 +185,7 @@ func (a *API) whole(w http.ResponseWriter, r *http.Request, t conversation.Turn,
 		case <-a.Stopping:
 			return fault.New(fault.Unavailable, "the gateway is shutting down; the turn is %s", t.ID)
 		case <-r.Context().Done():
-			return clientGone(r.Context().Err())
+			return orGone(r.Context(), r.Context().Err())
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,22 +47,37 @@ func (l log) next(t *testing.T) string {
 	}
 }
 
-func newFront(t *testing.T, routes ...route) *front {
+// A ruled is a route and who may use it.
+type ruled struct {
+	pattern string
+	handle  handler
+	rule    auth.Rule
+}
+
+var (
+	anybody = auth.Rule{Level: auth.Anybody}
+	caller  = auth.Rule{Level: auth.AnyCaller}
+)
+
+func newFront(t *testing.T, routes ...ruled) *front {
 	f := &front{log: make(log, 100)}
 	reg := prometheus.NewRegistry()
 	f.API = New(Options{
 		Logger: slog.New(slog.NewJSONHandler(f.log, nil)), Registerer: reg, RequestBody: 100,
 		Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}), MetricsPath: "/metrics",
 		BaseURL: "https://Coven.example:8443", Pages: http.NotFoundHandler(),
-		Authenticate: func(r *http.Request) (auth.Principal, error) {
-			if r.Header.Get("X-Stranger") != "" {
-				return auth.Principal{}, fault.New(fault.Unauthenticated, "who are you?")
+		Admit: func(r *http.Request, rule auth.Rule) (context.Context, func(), error) {
+			if rule.Level == auth.Anybody {
+				return r.Context(), func() {}, nil
 			}
-			return auth.Open(r.RemoteAddr)
+			if r.Header.Get("X-Stranger") != "" {
+				return nil, nil, fault.New(fault.Unauthenticated, "who are you?")
+			}
+			return auth.With(r.Context(), auth.Anonymous), func() {}, nil
 		},
 	})
 	for _, r := range routes {
-		f.add(r)
+		f.add(route{r.pattern, r.handle}, r.rule)
 	}
 	srv := httptest.NewServer(f.Handler())
 	t.Cleanup(srv.Close)
@@ -116,7 +132,7 @@ func TestErrors(t *testing.T) {
 		{"unavailable", fault.New(fault.Unavailable, "x"), 503, `{"code":"unavailable","error":"x"}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := newFront(t, route{"GET /api/test", func(http.ResponseWriter, *http.Request) error { return c.err }, caller})
+			f := newFront(t, ruled{"GET /api/test", func(http.ResponseWriter, *http.Request) error { return c.err }, caller})
 			resp, body := f.do(t, "GET", "/api/test", "")
 			if resp.StatusCode != c.status || (c.body != "" && body != c.body+"\n") {
 				t.Errorf("got %d %swant %d %s", resp.StatusCode, body, c.status, c.body)
@@ -128,7 +144,7 @@ func TestErrors(t *testing.T) {
 			if got := resp.Header.Get("Content-Type"); got != "application/json" {
 				t.Errorf("Content-Type is %q", got)
 			}
-			if got := resp.Header.Get("Retry-After") != ""; got != (c.status == 503) {
+			if got := resp.Header.Get("Retry-After") != ""; got != (c.status == 503 || c.status == 429) {
 				t.Errorf("Retry-After: %v", got)
 			}
 			if strings.Contains(body, "secret") {
@@ -144,20 +160,20 @@ func TestErrors(t *testing.T) {
 // TestServe: what every answer has, whatever the handler does, and one line in the log.
 func TestServe(t *testing.T) {
 	f := newFront(t,
-		route{"GET /api/fine/{id}", func(w http.ResponseWriter, r *http.Request) error {
+		ruled{"GET /api/fine/{id}", func(w http.ResponseWriter, r *http.Request) error {
 			p, err := auth.From(r.Context())
 			if err != nil {
 				return err
 			}
 			return writeJSON(w, http.StatusCreated, fields{"id": r.PathValue("id"), "who": p.ID})
 		}, caller},
-		route{"GET /api/silent", func(http.ResponseWriter, *http.Request) error { return nil }, anybody},
-		route{"GET /api/panics", func(http.ResponseWriter, *http.Request) error { panic("at the disco") }, caller},
-		route{"GET /api/late", func(w http.ResponseWriter, _ *http.Request) error {
+		ruled{"GET /api/silent", func(http.ResponseWriter, *http.Request) error { return nil }, anybody},
+		ruled{"GET /api/panics", func(http.ResponseWriter, *http.Request) error { panic("at the disco") }, caller},
+		ruled{"GET /api/late", func(w http.ResponseWriter, _ *http.Request) error {
 			_, _ = io.WriteString(w, "begun")
 			return errors.New("too late for a status")
 		}, caller},
-		route{"POST /api/body", func(w http.ResponseWriter, r *http.Request) error {
+		ruled{"POST /api/body", func(w http.ResponseWriter, r *http.Request) error {
 			var v any
 			if err := decode(r, &v); err != nil {
 				return err
@@ -245,7 +261,7 @@ func TestServe(t *testing.T) {
 
 // TestNames: a page reaches the gateway under its own names only, and posts to it from nowhere else.
 func TestNames(t *testing.T) {
-	f := newFront(t, route{"/api/test", func(w http.ResponseWriter, _ *http.Request) error { return text(w, 200, "in") }, caller})
+	f := newFront(t, ruled{"/api/test", func(w http.ResponseWriter, _ *http.Request) error { return text(w, 200, "in") }, caller})
 	for _, c := range []struct {
 		method string
 		header []string
@@ -285,11 +301,11 @@ func TestNames(t *testing.T) {
 func TestRoutesNeedAccess(t *testing.T) {
 	f := newFront(t)
 	defer func() {
-		if p := recover(); p != "route without access: GET /api/forgotten" {
+		if p := recover(); p != "no entry in the authorization table: GET /api/forgotten" {
 			t.Errorf("it panics with %v", p)
 		}
 	}()
-	f.add(route{pattern: "GET /api/forgotten", handle: f.health})
+	f.add(route{"GET /api/forgotten", f.health}, auth.Routes["GET /api/forgotten"])
 }
 
 // TestAttachmentNames: a name that an agent made up is a file name and nothing else.

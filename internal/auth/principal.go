@@ -1,26 +1,96 @@
-// Package auth knows who a caller is.
+// Package auth knows who a caller is and what it may do: principals and their keys, tokens, roles
+// and capabilities, the authorization tables of all RPCs and routes, stored secrets, and the audit
+// log of every change to any of these.
 //
-// Until credentials exist there is one mode, open: a caller from a loopback address is Anonymous
-// with full rights, everybody else is refused.
+// Nothing here trusts a field of a message. A [Principal] comes from credentials, see
+// [Service.Authenticate], or, in open mode, from a loopback address.
 package auth
 
 import (
 	"context"
-	"net"
-	"net/netip"
+	"slices"
+	"time"
 
 	"coven-gateway/internal/fault"
 )
 
-// A Principal is an authenticated identity. It comes from credentials, never from a message.
+// Kind says what a principal is.
+type Kind string
+
+// The kinds of principals.
+const (
+	Client Kind = "client"
+	Agent  Kind = "agent"
+	Pack   Kind = "pack"
+	User   Kind = "user" // a person who logs in to the web pages
+	Nobody Kind = "anonymous"
+)
+
+// Status says whether a principal may call.
+type Status string
+
+// The states of a principal.
+const (
+	Pending  Status = "pending"  // waits for an administrator
+	Approved Status = "approved" // may call
+	Revoked  Status = "revoked"  // may not call any more
+)
+
+// A Principal is an identity. In a context it is the caller and has a Credential.
 type Principal struct {
-	ID   string // stable
-	Kind string // "client", "agent", "pack" or, in open mode, "anonymous"
-	Name string // for people
+	ID           string // stable, random
+	Kind         Kind
+	Name         string // for people
+	Status       Status
+	Roles        []Role   // the highest first
+	Capabilities []string // granted to it by name, sorted
+	CreatedAt    time.Time
+	CreatedBy    string    // the id of a principal; "" where nobody did
+	LastSeen     time.Time // of its last call; zero if it never called
+	Online       bool      // a call of it is under way; set by Service.Principals and Service.Principal
+	Credential   Credential
 }
 
+// A Credential is how a caller has shown who it is.
+type Credential struct {
+	Kind    CredentialKind
+	ID      string  // the fingerprint of the key, or the id of the token
+	Scopes  []Scope // what it is good for; nil is everything the principal may
+	Address string  // the caller's, without port
+
+	asOf uint64 // state of rights it was checked against, see Service.Enter
+}
+
+// CredentialKind says what kind of credential was shown.
+type CredentialKind string
+
+// The kinds of credentials.
+const (
+	SSHKey   CredentialKind = "ssh"
+	JWT      CredentialKind = "jwt"
+	APIToken CredentialKind = "api"
+	Open     CredentialKind = "open" // none: the gateway asks for none
+)
+
 // Anonymous is everyone in open mode.
-var Anonymous = Principal{ID: "anonymous", Kind: "anonymous", Name: "anonymous"}
+var Anonymous = Principal{
+	ID: "anonymous", Kind: Nobody, Name: "anonymous", Status: Approved,
+	Roles: []Role{Owner}, Credential: Credential{Kind: Open},
+}
+
+// Has reports whether a principal has a role, or one that includes it.
+func (p Principal) Has(r Role) bool {
+	return slices.ContainsFunc(p.Roles, func(q Role) bool { return q == r || q.rank() > r.rank() && q.rank() >= Admin.rank() })
+}
+
+// rank is the rank of the highest role.
+func (p Principal) rank() int {
+	n := 0
+	for _, r := range p.Roles {
+		n = max(n, r.rank())
+	}
+	return n
+}
 
 type principalKey struct{}
 
@@ -37,23 +107,4 @@ func From(ctx context.Context) (Principal, error) {
 		return Principal{}, fault.New(fault.Unauthenticated, "not authenticated")
 	}
 	return p, nil
-}
-
-// Open authenticates a peer of an open gateway by its network address.
-func Open(peer string) (Principal, error) {
-	if !loopback(peer) {
-		return Principal{}, fault.New(fault.Forbidden,
-			"this gateway has no authentication configured and therefore serves loopback addresses only; your address is %s", peer)
-	}
-	return Anonymous, nil
-}
-
-// loopback reports whether addr is a loopback "host:port" or an in-process connection.
-func loopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return addr == "bufconn" || addr == "pipe" || addr == "@"
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
 }

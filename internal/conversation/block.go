@@ -100,11 +100,11 @@ func decodeCuts(buf []byte, first, last int64, n int) ([]cut, error) {
 
 // A run is a block, or the committed part of an open one, on its way to a reader.
 type run struct {
-	turnID, threadID string
-	kind             Kind
-	at               time.Time
-	text             []byte // never changed, though more may be appended behind it
-	cuts             []cut
+	turnID, threadID, principalID string
+	kind                          Kind
+	at                            time.Time
+	text                          []byte // never changed, though more may be appended behind it
+	cuts                          []cut
 }
 
 // pieces appends the increments of the run with after < seq ≤ until.
@@ -118,7 +118,7 @@ func (r run) pieces(evs []Event, after, until int64) []Event {
 		if c.seq > until {
 			break
 		}
-		evs = append(evs, Event{Seq: c.seq, First: c.seq, At: r.at, TurnID: r.turnID, ThreadID: r.threadID, Body: increment(r.kind, string(r.text[start:c.end]))})
+		evs = append(evs, Event{Seq: c.seq, First: c.seq, At: r.at, TurnID: r.turnID, ThreadID: r.threadID, PrincipalID: r.principalID, Body: increment(r.kind, string(r.text[start:c.end]))})
 		start = c.end
 	}
 	return evs

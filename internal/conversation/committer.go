@@ -291,11 +291,11 @@ func (cm *commit) begin(b *beginning) error {
 			return err
 		}
 	}
-	return cm.append(ch, b.ref, b.turn.ID, b.turn.ThreadID, b.new.StartedAt, b.body)
+	return cm.append(ch, b.ref, b.turn.ID, b.turn.ThreadID, b.turn.PrincipalID, b.new.StartedAt, b.body)
 }
 
 // append stores an event that stands for itself.
-func (cm *commit) append(ch *change, ref Ref, turnID, threadID string, at time.Time, body Body) error {
+func (cm *commit) append(ch *change, ref Ref, turnID, threadID, principalID string, at time.Time, body Body) error {
 	kind, text, detail, err := encode(body)
 	if err != nil {
 		return err
@@ -306,7 +306,7 @@ func (cm *commit) append(ch *change, ref Ref, turnID, threadID string, at time.T
 	}
 	ch.conv.Head = seq
 	cm.bytes += len(text) + len(detail)
-	cm.note(ch, Event{Seq: seq, First: seq, At: at, TurnID: turnID, ThreadID: threadID, Body: body})
+	cm.note(ch, Event{Seq: seq, First: seq, At: at, TurnID: turnID, ThreadID: threadID, PrincipalID: principalID, Body: body})
 	return nil
 }
 
@@ -341,7 +341,7 @@ func (cm *commit) drain(t *liveTurn) error {
 			t.block.add(ch.conv.Head, it.text)
 			cm.takens[k].size += len(it.text)
 			cm.bytes += len(it.text)
-			cm.note(ch, Event{Seq: ch.conv.Head, First: ch.conv.Head, At: it.at, TurnID: t.id, ThreadID: t.thread, Body: increment(it.kind, string(it.text))})
+			cm.note(ch, Event{Seq: ch.conv.Head, First: ch.conv.Head, At: it.at, TurnID: t.id, ThreadID: t.thread, PrincipalID: t.principal, Body: increment(it.kind, string(it.text))})
 			continue
 		}
 		cm.takens[k].size += sizeOf(Event{Body: it.body})
@@ -361,7 +361,7 @@ func (cm *commit) drain(t *liveTurn) error {
 
 // appendItem stores an event of a turn and what belongs to it in other tables.
 func (cm *commit) appendItem(ch *change, t *liveTurn, it item) error {
-	if err := cm.append(ch, t.ref, t.id, t.thread, it.at, it.body); err != nil {
+	if err := cm.append(ch, t.ref, t.id, t.thread, t.principal, it.at, it.body); err != nil {
 		return err
 	}
 	seq := ch.conv.Head
@@ -399,7 +399,7 @@ func (cm *commit) increments(ch *change, t *liveTurn, stored int) error {
 		cm.c.increments++
 	}
 	cm.c.open[t] = struct{}{}
-	ch.open[t.id] = run{t.id, t.thread, b.kind, b.at, b.text, b.cuts}
+	ch.open[t.id] = run{t.id, t.thread, t.principal, b.kind, b.at, b.text, b.cuts}
 	return nil
 }
 

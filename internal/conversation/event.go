@@ -17,12 +17,13 @@ import (
 
 // An Event is one record of a conversation.
 type Event struct {
-	Seq      int64     // its number; of merged increments the last one
-	First    int64     // of merged increments the first one, else Seq
-	At       time.Time // when the gateway took it in, UTC
-	TurnID   string
-	ThreadID string
-	Body     Body
+	Seq         int64     // its number; of merged increments the last one
+	First       int64     // of merged increments the first one, else Seq
+	At          time.Time // when the gateway took it in, UTC
+	TurnID      string
+	ThreadID    string
+	PrincipalID string // who began the turn
+	Body        Body
 }
 
 // A Body is what happened. The set is closed: the types of this file.

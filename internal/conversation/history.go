@@ -64,12 +64,16 @@ func (c Conversation) EventID(seq int64) string { return fmt.Sprintf("%s-%d", c.
 
 // History returns a part of the history; of an agent that nobody has talked to, an empty one.
 func (s *Service) History(ctx context.Context, q HistoryQuery) (HistoryPage, error) {
+	whose, err := s.scope(ctx, q.AgentID)
+	if err != nil {
+		return HistoryPage{}, err
+	}
 	conv, err := s.log.Conversation(ctx, q.AgentID)
 	if err != nil || conv.ID == 0 {
 		return HistoryPage{}, err
 	}
 	page, err := s.log.Records(ctx, Query{
-		Conversation: conv.ID, Thread: q.ThreadID, After: q.After, Until: conv.Head,
+		Conversation: conv.ID, Thread: q.ThreadID, Principal: whose, After: q.After, Until: conv.Head,
 		Limit: q.Limit, Backward: q.Newest, Only: entryKinds,
 	})
 	if err != nil {
@@ -197,26 +201,35 @@ func (s *Service) Events(ctx context.Context, agentID string, f Filter, after in
 
 // Answer returns the text of a turn's answer so far.
 func (s *Service) Answer(ctx context.Context, turnID string) (string, error) {
+	if _, err := s.readTurn(ctx, turnID); err != nil {
+		return "", err
+	}
 	return s.log.Answer(ctx, turnID)
 }
 
 // Thread returns a thread, or a NotFound fault.
 func (s *Service) Thread(ctx context.Context, id string) (Thread, error) {
-	return s.log.Thread(ctx, id)
+	t, _, err := s.readThread(ctx, id)
+	return t, err
 }
 
 // Threads returns threads, the most recently active first. before is the Activity of the last one
 // of the previous page, 0 for the first page; agentID "" means all agents.
 func (s *Service) Threads(ctx context.Context, agentID string, before int64, limit int) ([]Thread, error) {
-	return s.log.Threads(ctx, agentID, before, limit)
+	whose, err := s.scope(ctx, agentID)
+	if err != nil {
+		return nil, err
+	}
+	return s.log.Threads(ctx, agentID, whose, before, limit)
 }
 
 // UsageReports returns the usage reports of a thread, or a NotFound fault.
 func (s *Service) UsageReports(ctx context.Context, threadID string, after int64, limit int) ([]UsageReport, error) {
-	if _, err := s.log.Thread(ctx, threadID); err != nil {
+	_, whose, err := s.readThread(ctx, threadID)
+	if err != nil {
 		return nil, err
 	}
-	return s.log.UsageReports(ctx, threadID, after, limit)
+	return s.log.UsageReports(ctx, threadID, whose, after, limit)
 }
 
 // UsageTotal sums usage reports.
@@ -224,16 +237,30 @@ func (s *Service) UsageTotal(ctx context.Context, f UsageFilter) (UsageTotal, er
 	if !f.Since.IsZero() && !f.Until.IsZero() && f.Until.Before(f.Since) {
 		return UsageTotal{}, fault.New(fault.Invalid, "until must not be before since")
 	}
+	var err error
+	if f.PrincipalID, err = s.scope(ctx, f.AgentID); err != nil {
+		return UsageTotal{}, err
+	}
 	return s.log.UsageTotal(ctx, f)
 }
 
 // File returns what is known of a stored file, or a NotFound fault.
-func (s *Service) File(ctx context.Context, id string) (File, error) { return s.log.File(ctx, id) }
+func (s *Service) File(ctx context.Context, id string) (File, error) {
+	f, err := s.log.File(ctx, id)
+	if err != nil {
+		return File{}, err
+	}
+	if _, err := s.readTurn(ctx, f.TurnID); err != nil {
+		return File{}, fault.Wrap(err, fault.CodeOf(err), "no file %q", id)
+	}
+	return f.File, nil
+}
 
 // ThreadFiles returns the files of a thread in order, or a NotFound fault.
 func (s *Service) ThreadFiles(ctx context.Context, threadID string, limit int) ([]ThreadFile, error) {
-	if _, err := s.log.Thread(ctx, threadID); err != nil {
+	_, whose, err := s.readThread(ctx, threadID)
+	if err != nil {
 		return nil, err
 	}
-	return s.log.Files(ctx, threadID, limit)
+	return s.log.Files(ctx, threadID, whose, limit)
 }

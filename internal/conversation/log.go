@@ -33,17 +33,21 @@ type Log interface {
 	TurnByKey(ctx context.Context, principalID, key string) (Turn, []byte, error)
 	// Thread returns a thread, or a NotFound fault.
 	Thread(ctx context.Context, id string) (Thread, error)
+	// TookPart reports whether a principal has begun a turn in a thread.
+	TookPart(ctx context.Context, threadID, principalID string) (bool, error)
 	// Threads returns threads, the most recently active first. before is the Activity of the last
-	// one of the previous page, 0 for the first page.
-	Threads(ctx context.Context, agentID string, before int64, limit int) ([]Thread, error)
-	// UsageReports returns the usage reports of a thread in order.
-	UsageReports(ctx context.Context, threadID string, after int64, limit int) ([]UsageReport, error)
+	// one of the previous page, 0 for the first page. Unless it is "", only threads in which a
+	// principal has begun a turn are returned.
+	Threads(ctx context.Context, agentID, principalID string, before int64, limit int) ([]Thread, error)
+	// UsageReports returns the usage reports of a thread in order; of one principal's turns unless
+	// it is "".
+	UsageReports(ctx context.Context, threadID, principalID string, after int64, limit int) ([]UsageReport, error)
 	// UsageTotal sums usage reports.
 	UsageTotal(ctx context.Context, f UsageFilter) (UsageTotal, error)
 	// File returns what is known of a stored file, or a NotFound fault.
-	File(ctx context.Context, id string) (File, error)
-	// Files returns the files of a thread in order.
-	Files(ctx context.Context, threadID string, limit int) ([]ThreadFile, error)
+	File(ctx context.Context, id string) (ThreadFile, error)
+	// Files returns the files of a thread in order; of one principal's turns unless it is "".
+	Files(ctx context.Context, threadID, principalID string, limit int) ([]ThreadFile, error)
 }
 
 // A Tx is an open transaction of the log. Only the committer holds one.
@@ -51,8 +55,8 @@ type Tx interface {
 	// Conversation returns the log of an agent and creates it where there is none.
 	Conversation(agentID string) (Conversation, error)
 	// Begin stores a turn and, where it does not exist, its thread. A turn that exists with the
-	// same principal and idempotency key is returned instead, with fresh false. Faults (Conflict)
-	// are about this turn alone and leave the transaction as it was.
+	// same principal and idempotency key is returned instead, with fresh false. Faults (Conflict,
+	// Forbidden) are about this turn alone and leave the transaction as it was.
 	Begin(t NewTurn) (turn Turn, ref Ref, fresh bool, err error)
 	// Increment stores a piece of an open block and returns its key; keys grow.
 	Increment(ref Ref, p Piece) (int64, error)
@@ -80,6 +84,7 @@ type NewTurn struct {
 	Title        string // used when the thread is new
 	Key          string // idempotency key; may be empty
 	Digest       []byte // of the request; the same key with another digest is a Conflict
+	Oversees     bool   // may join a thread in which its principal has begun no turn
 }
 
 // An EndedTurn is how a turn ended.
@@ -103,16 +108,17 @@ type Piece struct {
 // A Record is an event as it is stored: one that stands for itself, or a closed block of
 // increments numbered from Seq to Last, with gaps where other turns wrote in between.
 type Record struct {
-	Ref      Ref
-	TurnID   string // set when read
-	ThreadID string // set when read
-	Seq      int64
-	Last     int64
-	At       time.Time
-	Kind     Kind
-	Text     string
-	Detail   string
-	Cuts     []byte // of a block: where each increment ended; see block.go
+	Ref         Ref
+	TurnID      string // set when read
+	ThreadID    string // set when read
+	PrincipalID string // set when read: who began the turn
+	Seq         int64
+	Last        int64
+	At          time.Time
+	Kind        Kind
+	Text        string
+	Detail      string
+	Cuts        []byte // of a block: where each increment ended; see block.go
 }
 
 // A Query names a part of a conversation.
@@ -120,6 +126,7 @@ type Query struct {
 	Conversation int64
 	Thread       string // only this thread; "" for all
 	Turn         string // only this turn; "" for all
+	Principal    string // only turns that it began; "" for all
 	After, Until int64  // After < Seq ≤ Until, judged by the increments of a block
 	Limit        int    // of records, at least 1
 	Backward     bool   // the newest first
@@ -148,6 +155,7 @@ type UsageReport struct {
 type UsageFilter struct {
 	AgentID, ThreadID string
 	Since, Until      time.Time // Since ≤ time < Until
+	PrincipalID       string    // who began the turns; Service.UsageTotal decides it
 }
 
 // A UsageTotal is a sum of usage reports.

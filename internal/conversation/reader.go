@@ -16,12 +16,14 @@ const (
 
 // A Filter selects events of a conversation. The zero value selects all.
 type Filter struct {
-	ThreadID string
-	TurnID   string
+	ThreadID  string
+	TurnID    string
+	principal string // only turns that it began: all that the reader may see; "" for all
 }
 
 func (f Filter) match(e Event) bool {
-	return (f.TurnID == "" || f.TurnID == e.TurnID) && (f.ThreadID == "" || f.ThreadID == e.ThreadID)
+	return (f.TurnID == "" || f.TurnID == e.TurnID) && (f.ThreadID == "" || f.ThreadID == e.ThreadID) &&
+		(f.principal == "" || f.principal == e.PrincipalID)
 }
 
 // A Reader follows a conversation from a position. It belongs to one goroutine; several readers
@@ -36,12 +38,16 @@ type Reader struct {
 }
 
 // Reader returns a reader of what follows the event numbered after in the conversation of an
-// agent; 0 is the beginning. A position beyond the end is a PositionLost fault. The reader must be
+// agent, as far as the caller may see it; 0 is the beginning. A position beyond the end is a PositionLost fault. The reader must be
 // closed.
 func (s *Service) Reader(ctx context.Context, agentID string, f Filter, after int64) (*Reader, error) {
+	var err error
+	if f.principal, err = s.scope(ctx, agentID); err != nil {
+		return nil, err
+	}
 	r := &Reader{service: s, filter: f, ready: make(chan struct{}, 1), pos: after}
 	if f.TurnID != "" {
-		t, err := s.log.Turn(ctx, f.TurnID)
+		t, err := s.readTurn(ctx, f.TurnID)
 		if err != nil {
 			return nil, err
 		}
@@ -147,13 +153,13 @@ func (r *Reader) older(ctx context.Context, limit int) ([]Event, int64, error) {
 	if r.pos >= until {
 		return nil, conv.Head, nil
 	}
-	q := Query{Conversation: conv.ID, Thread: r.filter.ThreadID, Turn: r.filter.TurnID, After: r.pos, Until: until, Limit: limit}
+	q := Query{Conversation: conv.ID, Thread: r.filter.ThreadID, Turn: r.filter.TurnID, Principal: r.filter.principal, After: r.pos, Until: until, Limit: limit}
 	evs, complete, err := r.service.read(ctx, q)
 	if err != nil {
 		return nil, 0, err
 	}
 	for _, o := range open {
-		if r.filter.match(Event{TurnID: o.turnID, ThreadID: o.threadID}) {
+		if r.filter.match(Event{TurnID: o.turnID, ThreadID: o.threadID, PrincipalID: o.principalID}) {
 			evs = o.pieces(evs, r.pos, complete)
 		}
 	}
@@ -178,7 +184,7 @@ func (s *Service) read(ctx context.Context, q Query) ([]Event, int64, error) {
 				if err != nil {
 					return nil, 0, err
 				}
-				evs = run{rec.TurnID, rec.ThreadID, rec.Kind, rec.At, []byte(rec.Text), cuts}.pieces(evs, q.After, page.Complete)
+				evs = run{rec.TurnID, rec.ThreadID, rec.PrincipalID, rec.Kind, rec.At, []byte(rec.Text), cuts}.pieces(evs, q.After, page.Complete)
 				continue
 			}
 			if rec.Seq > page.Complete {
@@ -206,5 +212,5 @@ func (s *Service) event(ctx context.Context, rec Record) (Event, error) {
 		}
 		body = end
 	}
-	return Event{Seq: rec.Last, First: rec.Seq, At: rec.At, TurnID: rec.TurnID, ThreadID: rec.ThreadID, Body: body}, nil
+	return Event{Seq: rec.Last, First: rec.Seq, At: rec.At, TurnID: rec.TurnID, ThreadID: rec.ThreadID, PrincipalID: rec.PrincipalID, Body: body}, nil
 }

@@ -39,6 +39,7 @@ type Options struct {
 	Files      Files
 	Logger     *slog.Logger
 	Metrics    *Metrics
+	Policy     Policy
 
 	SilenceTimeout time.Duration // a turn whose agent says nothing for so long fails
 	CancelGrace    time.Duration // for an agent to acknowledge a cancellation
@@ -138,6 +139,10 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 		}
 		defer release()
 	}
+	oversees, err := s.opts.Policy.Oversees(ctx, p, agentID)
+	if err != nil {
+		return Turn{}, err
+	}
 	f, err := s.acquire(ctx, agentID)
 	if err != nil {
 		return Turn{}, err
@@ -156,7 +161,7 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 			ID: newID(), AgentID: agentID, ThreadID: r.ThreadID, PrincipalID: p.ID, Sender: r.Sender,
 			State: Open, StartedAt: time.Now().UTC(),
 		},
-		Frontend: r.Frontend, ExternalID: r.ExternalID, Title: titleOf(r.Text), Key: r.Key, Digest: digest,
+		Frontend: r.Frontend, ExternalID: r.ExternalID, Title: titleOf(r.Text), Key: r.Key, Digest: digest, Oversees: oversees,
 	}}
 	if b.new.ThreadID == "" {
 		b.new.ThreadID = newID()
@@ -174,6 +179,14 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 // dispatch hands a committed message to its agent. It belongs to no client connection any more.
 func (s *Service) dispatch(ctx context.Context, b *beginning, r SendRequest) error {
 	t := s.start(b)
+	if ctx.Err() != nil {
+		// The caller may have left, which makes no difference, or have lost its rights. Who takes
+		// them away looks for its turns after that, so it sees this one unless we see the change.
+		if p, err := auth.From(ctx); err != nil || s.opts.Policy.Recheck(context.WithoutCancel(ctx), p) != nil {
+			t.stop("the rights of the sender have ended")
+			return fault.New(fault.Forbidden, "principal has been revoked")
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchTimeout)
 	defer cancel()
 	call, err := s.dispatcher.Dispatch(ctx, b.turn.AgentID, Dispatch{
@@ -200,7 +213,7 @@ func (s *Service) dispatch(ctx context.Context, b *beginning, r SendRequest) err
 // start makes a turn live. It takes over the user of the feed.
 func (s *Service) start(b *beginning) *liveTurn {
 	t := &liveTurn{
-		service: s, feed: b.feed, id: b.turn.ID, thread: b.turn.ThreadID, started: b.turn.StartedAt, ref: b.ref,
+		service: s, feed: b.feed, id: b.turn.ID, thread: b.turn.ThreadID, principal: b.turn.PrincipalID, started: b.turn.StartedAt, ref: b.ref,
 		text: sha256.New(), heard: time.Now(), room: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	t.mu.Lock() // the timer may fire before it is assigned
@@ -239,27 +252,31 @@ func (s *Service) Cancel(ctx context.Context, turnID, reason string) error {
 	s.mu.Lock()
 	t := s.open[turnID]
 	s.mu.Unlock()
+	if _, err := s.readTurn(ctx, turnID); err != nil {
+		return err
+	}
 	if t == nil {
-		if _, err := s.log.Turn(ctx, turnID); err != nil {
-			return err
-		}
 		return fault.New(fault.Conflict, "the turn has already ended")
 	}
 	return t.cancel(ctx, reason, s.opts.CancelGrace)
 }
 
 // Approve answers the question of an agent whether it may run a tool. The first answer counts. A
-// question that is not open is a NotFound fault.
-func (s *Service) Approve(_ context.Context, agentID, toolID string, approved, all bool) error {
+// question that is not open, or not the caller's to answer, is a NotFound fault.
+func (s *Service) Approve(ctx context.Context, agentID, toolID string, approved, all bool) error {
 	if id, ok := s.dispatcher.Resolve(agentID); ok {
 		agentID = id
 	} else {
 		return fault.New(fault.NotFound, "agent not found")
 	}
+	whose, err := s.scope(ctx, agentID)
+	if err != nil {
+		return err
+	}
 	var asking []*liveTurn
 	s.mu.Lock()
 	for _, t := range s.open {
-		if t.feed.agentID == agentID {
+		if t.feed.agentID == agentID && (whose == "" || whose == t.principal) {
 			asking = append(asking, t)
 		}
 	}
@@ -273,9 +290,9 @@ func (s *Service) Approve(_ context.Context, agentID, toolID string, approved, a
 	return nil
 }
 
-// Turn returns a turn, or a NotFound fault.
+// Turn returns a turn that the caller may see, or a NotFound fault.
 func (s *Service) Turn(ctx context.Context, id string) (Turn, error) {
-	t, err := s.log.Turn(ctx, id)
+	t, err := s.readTurn(ctx, id)
 	if err != nil {
 		return Turn{}, err
 	}

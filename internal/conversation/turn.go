@@ -40,12 +40,13 @@ type Sink interface {
 
 // liveTurn is an open turn in memory.
 type liveTurn struct {
-	service *Service
-	feed    *feed
-	id      string // of the turn
-	thread  string
-	started time.Time
-	call    Call // set before the agent can answer; nil until dispatched, guarded by mu
+	service   *Service
+	feed      *feed
+	id        string // of the turn
+	thread    string
+	principal string // who began it
+	started   time.Time
+	call      Call // set before the agent can answer; nil until dispatched, guarded by mu
 
 	// Owned by the committer.
 	ref   Ref

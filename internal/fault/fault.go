@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code is the machine word of a fault; it is the `code` of JSON errors.
@@ -34,9 +35,10 @@ const (
 
 // Error is a fault.
 type Error struct {
-	Code Code
-	Msg  string // for the caller
-	Err  error  // for the log; may be nil
+	Code  Code
+	Msg   string        // for the caller
+	Err   error         // for the log; may be nil
+	After time.Duration // when to try again; 0 where it makes no difference
 }
 
 // Error returns the message for the caller and, where there is one, the cause.
@@ -58,6 +60,11 @@ func New(code Code, format string, args ...any) *Error {
 // Wrap returns a fault with a cause that only the log sees.
 func Wrap(err error, code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Msg: fmt.Sprintf(format, args...), Err: err}
+}
+
+// TooOften returns a Limited fault that says when to come back.
+func TooOften(after time.Duration, format string, args ...any) *Error {
+	return &Error{Code: Limited, Msg: fmt.Sprintf(format, args...), After: after}
 }
 
 // CodeOf returns the code of the first fault in err's chain. A context that ended because the

@@ -24,12 +24,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
 
+	"coven-gateway/internal/admin"
 	"coven-gateway/internal/agent"
 	"coven-gateway/internal/api"
 	"coven-gateway/internal/auth"
+	"coven-gateway/internal/client"
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/conversation"
+	"coven-gateway/internal/fault"
 	"coven-gateway/internal/store"
 	"coven-gateway/internal/webadmin"
 )
@@ -52,6 +58,7 @@ type Options struct {
 // A Gateway is a running gateway.
 type Gateway struct {
 	logger        *slog.Logger
+	identity      *auth.Service
 	conversations *conversation.Service
 	agents        *agent.Registry
 	grpc, http    net.Listener
@@ -90,9 +97,6 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	if cfg.Tailscale.Enabled {
 		return errors.New("tailscale.enabled: this version cannot listen on a tailnet; set it to false and use the addresses of the host")
 	}
-	if len(cfg.Auth.JWTSecrets) > 0 {
-		o.Logger.Warn("auth.jwt_secret is set, but this version does not check credentials: it serves loopback addresses only")
-	}
 	var err error
 	if g.http, err = listen(o.HTTP, cfg.Server.HTTPAddr, "HTTP", "--http-addr or server.http_addr"); err != nil {
 		return err
@@ -110,8 +114,12 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	// Tokens will be signed with it; it is made now so that it never has to be asked for.
-	if _, err := keptSecret(filepath.Join(cfg.DataDir, "secret"), 32); err != nil {
+	secret, err := keptSecret(filepath.Join(cfg.DataDir, "secret"), 32)
+	if err != nil {
+		return err
+	}
+	keys, err := secretsKeys(cfg)
+	if err != nil {
 		return err
 	}
 
@@ -124,13 +132,30 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.onStop("database", func(context.Context) error { return db.Close() })
 	files := store.OpenBlobs(filepath.Join(cfg.DataDir, "files"))
 
+	g.identity = auth.New(auth.Options{
+		Store: db.Identity(), Logger: o.Logger, Issuer: "coven-gateway-" + serverID,
+		JWTSecrets: revealed(cfg.Auth.JWTSecrets), ServerSecret: []byte(secret), SecretsKeys: keys,
+		AutoRegistration: auth.AutoRegistration(cfg.Auth.AgentAutoRegistration), OpenRemote: cfg.Auth.OpenRemote,
+		DefaultCapabilities: cfg.Auth.DefaultCapabilities,
+		RequestsPerSecond:   cfg.Limits.RequestsPerSecond, AddressRequestsPerSecond: cfg.Limits.AddressRequestsPerSecond,
+		Ended: func(principalID string) {
+			g.conversations.EndTurnsOf(principalID, "the rights of the sender have ended")
+		},
+		Disowned: func(agentID string) { g.agents.End(agentID, "the agent's id was given to somebody else", errDisowned) },
+	})
+	g.onStop("identity", func(context.Context) error { return g.identity.Close() })
+	if err := g.identity.CheckSecrets(ctx); err != nil {
+		return fmt.Errorf("the stored secrets cannot be read: %w", err)
+	}
+	g.warnIfOpen(cfg)
+
 	g.agents = agent.New(agent.Options{
-		Logger: o.Logger, Registerer: reg, ServerID: "coven-gateway-" + serverID,
+		Logger: o.Logger, Registerer: reg, ServerID: "coven-gateway-" + serverID, Admit: g.identity.Admit,
 		ReconnectGrace:   cfg.Agents.ReconnectGracePeriod,
 		HeartbeatTimeout: cfg.Agents.HeartbeatTimeout,
 	})
 	g.conversations, err = conversation.New(ctx, conversation.Options{
-		Log: db.Log(), Dispatcher: g.agents, Files: files, Logger: o.Logger, Metrics: conversation.NewMetrics(reg),
+		Log: db.Log(), Dispatcher: g.agents, Files: files, Policy: g.identity, Logger: o.Logger, Metrics: conversation.NewMetrics(reg),
 		SilenceTimeout: cfg.Agents.TurnSilenceTimeout, CancelGrace: cfg.Agents.CancelGracePeriod,
 		MaxMessage: int64(cfg.Limits.Message), MaxFile: int64(cfg.Limits.File), MaxFiles: cfg.Limits.Attachments,
 	})
@@ -151,16 +176,24 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files,
 		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path,
 		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
-		Authenticate: func(r *http.Request) (auth.Principal, error) { return auth.Open(r.RemoteAddr) },
-		Stopping:     g.stopping,
+		AnyHost:  !g.identity.Open() || cfg.Auth.OpenRemote,
+		Identity: g.identity, Admit: admit(g.identity), CORSOrigins: cfg.Server.CORSOrigins,
+		Stopping: g.stopping,
 	})
 	g.httpServer = &http.Server{
 		Handler: front.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 	}
 	g.onStop("HTTP server", g.stopHTTP)
-	g.grpcServer = grpc.NewServer(append(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(o.Logger)...)...)
+	g.grpcServer = grpc.NewServer(append(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(g.identity, o.Logger)...)...)
 	g.agents.Register(g.grpcServer)
+	client.Register(g.grpcServer, g.identity)
+	admin.Register(g.grpcServer, g.identity)
+	healthpb.RegisterHealthServer(g.grpcServer, health.NewServer())
+	reflection.Register(g.grpcServer)
+	if err := served(g.grpcServer); err != nil {
+		return err
+	}
 	g.onStop("gRPC server", g.stopGRPC)
 
 	g.onStop("readers", func(context.Context) error { close(g.stopping); return nil })
@@ -227,6 +260,9 @@ func (g *Gateway) GRPCAddr() net.Addr { return g.grpc.Addr() }
 
 // Handler serves what the HTTP listener serves.
 func (g *Gateway) Handler() http.Handler { return g.httpServer.Handler }
+
+// Identity is who is who.
+func (g *Gateway) Identity() *auth.Service { return g.identity }
 
 // Conversations is the service behind all edges.
 func (g *Gateway) Conversations() *conversation.Service { return g.conversations }
@@ -296,6 +332,38 @@ func keptSecret(path string, n int) (string, error) {
 	_, _ = rand.Read(raw) // never fails
 	value := hex.EncodeToString(raw)
 	return value, os.WriteFile(path, []byte(value+"\n"), 0o600)
+}
+
+var errDisowned = fault.New(fault.Forbidden, "the agent id was given to somebody else")
+
+// warnIfOpen says at every start that nobody is asked for credentials.
+func (g *Gateway) warnIfOpen(cfg config.Config) {
+	switch {
+	case !g.identity.Open():
+	case cfg.Auth.OpenRemote:
+		g.logger.Warn("no auth.jwt_secret is set and auth.open_remote is true: EVERYBODY who reaches this gateway has all rights")
+	default:
+		g.logger.Warn("no auth.jwt_secret is set: everybody on this machine has all rights, other machines are refused")
+	}
+}
+
+// secretsKeys returns what seals the stored secrets: the key of the configuration where there is
+// one, and in any case those in the file secrets.key of the data directory, where it exists.
+func secretsKeys(cfg config.Config) (auth.Keyring, error) {
+	path := filepath.Join(cfg.DataDir, "secrets.key")
+	key, given, err := cfg.Auth.DecodeSecretsKey()
+	if err != nil || !given {
+		return auth.OpenKeyring(path)
+	}
+	return auth.FixedKeyring(key, path)
+}
+
+func revealed(secrets []config.Secret) [][]byte {
+	keys := make([][]byte, len(secrets))
+	for i, s := range secrets {
+		keys[i] = []byte(s.Reveal())
+	}
+	return keys
 }
 
 // agentList shows the connected agents to the HTTP API.

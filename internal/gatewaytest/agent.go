@@ -34,7 +34,13 @@ func (g *Gateway) Agent(id string, edit ...func(*pb.RegisterAgent)) *Agent {
 // Connect opens a stream and registers, without waiting for the answer.
 func (g *Gateway) Connect(id string, edit ...func(*pb.RegisterAgent)) *Agent {
 	g.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	return g.ConnectAs(context.Background(), id, edit...)
+}
+
+// ConnectAs is Connect with the credentials that are in ctx, see [Bearer] and [Key.Sign].
+func (g *Gateway) ConnectAs(ctx context.Context, id string, edit ...func(*pb.RegisterAgent)) *Agent {
+	g.t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
 	g.t.Cleanup(cancel)
 	stream, err := pb.NewCovenControlClient(g.Dial()).AgentStream(ctx)
 	if err != nil {

@@ -73,7 +73,7 @@ func (l Log) Records(ctx context.Context, q conversation.Query) (conversation.Pa
 	for rows.Next() {
 		r := conversation.Record{Ref: conversation.Ref{Conversation: q.Conversation}}
 		var at int64
-		if err := rows.Scan(&r.Ref.Turn, &r.Ref.Thread, &r.TurnID, &r.ThreadID, &r.Seq, &r.Last, &at, &r.Kind, &r.Text, &r.Detail, &r.Cuts); err != nil {
+		if err := rows.Scan(&r.Ref.Turn, &r.Ref.Thread, &r.TurnID, &r.ThreadID, &r.PrincipalID, &r.Seq, &r.Last, &at, &r.Kind, &r.Text, &r.Detail, &r.Cuts); err != nil {
 			return conversation.Page{}, err
 		}
 		if len(page.Records) == q.Limit || size > maxPageBytes {
@@ -102,7 +102,7 @@ func recordsQuery(q conversation.Query) (string, []any) {
 	}
 	// CROSS JOIN keeps the order of the tables: the events lead.
 	b.WriteString(`
-		SELECT e.turn_id, e.thread_id, t.request_id, th.thread_id, e.seq, e.last_seq, e.at, e.kind, e.text, e.detail, e.cuts
+		SELECT e.turn_id, e.thread_id, t.request_id, th.thread_id, t.principal_id, e.seq, e.last_seq, e.at, e.kind, e.text, e.detail, e.cuts
 		FROM events e CROSS JOIN turns t CROSS JOIN threads th
 		WHERE t.id = e.turn_id AND th.id = e.thread_id`)
 	if q.Thread != "" {
@@ -116,6 +116,9 @@ func recordsQuery(q conversation.Query) (string, []any) {
 	b.WriteString(" AND e.last_seq > " + arg(q.After))
 	if q.Turn != "" {
 		b.WriteString(" AND e.turn_id = (SELECT id FROM turns WHERE request_id = " + arg(q.Turn) + ")")
+	}
+	if q.Principal != "" {
+		b.WriteString(" AND t.principal_id = " + arg(q.Principal))
 	}
 	if q.Only != nil {
 		kinds := make([]string, len(q.Only))
@@ -241,6 +244,8 @@ func (tx logTx) Begin(n conversation.NewTurn) (conversation.Turn, conversation.R
 		ref.Thread, err = tx.insertThread(n)
 	case err == nil && owner != n.AgentID:
 		err = fault.New(fault.Conflict, "thread %q belongs to agent %q", n.ThreadID, owner)
+	case err == nil && !n.Oversees:
+		err = tx.mayJoin(n, ref.Thread)
 	}
 	if err != nil {
 		return conversation.Turn{}, none, false, err
@@ -259,6 +264,16 @@ func (tx logTx) Begin(n conversation.NewTurn) (conversation.Turn, conversation.R
 	}
 	_, err = tx.exec(`UPDATE threads SET updated_at = $1, activity = $2 WHERE id = $3`, micros(n.StartedAt), ref.Turn, ref.Thread)
 	return n.Turn, ref, true, err
+}
+
+// mayJoin refuses a thread to whoever has not begun a turn in it.
+func (tx logTx) mayJoin(n conversation.NewTurn, thread int64) error {
+	var took bool
+	err := tx.queryRow(`SELECT EXISTS (SELECT 1 FROM turns WHERE principal_id = $1 AND thread_id = $2)`, []any{n.PrincipalID, thread}, &took)
+	if err == nil && !took {
+		err = fault.New(fault.Forbidden, "thread %q belongs to somebody else", n.ThreadID)
+	}
+	return err
 }
 
 func (tx logTx) insertThread(n conversation.NewTurn) (int64, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strconv"
 
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
@@ -32,13 +33,29 @@ func (l Log) Thread(ctx context.Context, id string) (conversation.Thread, error)
 }
 
 // Threads implements conversation.Log.
-func (l Log) Threads(ctx context.Context, agentID string, before int64, limit int) ([]conversation.Thread, error) {
+func (l Log) Threads(ctx context.Context, agentID, principalID string, before int64, limit int) ([]conversation.Thread, error) {
 	if before == 0 {
 		before = 1<<63 - 1
 	}
-	text, args := selectThread+" WHERE th.activity < $1 ORDER BY th.activity DESC LIMIT $2", []any{before, limit}
+	text, args := selectThread+" WHERE th.activity < $1", []any{before, limit}
 	if agentID != "" {
-		text, args = selectThread+" WHERE th.agent_id = $1 AND th.activity < $2 ORDER BY th.activity DESC LIMIT $3", []any{agentID, before, limit}
+		args = append(args, agentID)
+		text += " AND th.agent_id = $" + strconv.Itoa(len(args))
 	}
-	return query(ctx, l.db.read, scanThread, text, args...)
+	if principalID != "" {
+		args = append(args, principalID)
+		text += " AND EXISTS (" + tookPart + " AND t.principal_id = $" + strconv.Itoa(len(args)) + ")"
+	}
+	return query(ctx, l.db.read, scanThread, text+" ORDER BY th.activity DESC LIMIT $2", args...)
+}
+
+// tookPart selects the turns of thread th.
+const tookPart = "SELECT 1 FROM turns t WHERE t.thread_id = th.id"
+
+// TookPart implements conversation.Log.
+func (l Log) TookPart(ctx context.Context, threadID, principalID string) (took bool, err error) {
+	err = l.db.read.QueryRowContext(ctx, `
+		SELECT EXISTS (SELECT 1 FROM threads th WHERE th.thread_id = $1 AND EXISTS (`+tookPart+` AND t.principal_id = $2))`,
+		threadID, principalID).Scan(&took)
+	return took, err
 }

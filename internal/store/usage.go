@@ -8,14 +8,15 @@ import (
 )
 
 // UsageReports implements conversation.Log.
-func (l Log) UsageReports(ctx context.Context, threadID string, after int64, limit int) ([]conversation.UsageReport, error) {
+func (l Log) UsageReports(ctx context.Context, threadID, principalID string, after int64, limit int) ([]conversation.UsageReport, error) {
 	return query(ctx, l.db.read, scanUsage, `
 		SELECT u.id, t.request_id, c.agent_id, u.seq, u.at, u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.thinking_tokens
 		FROM usage u
 		JOIN turns t ON t.id = u.turn_id
 		JOIN conversations c ON c.id = u.conversation_id
 		WHERE u.thread_id = (SELECT id FROM threads WHERE thread_id = $1) AND u.id > $2
-		ORDER BY u.id LIMIT $3`, threadID, after, limit)
+		  AND ($3 = '' OR t.principal_id = $3)
+		ORDER BY u.id LIMIT $4`, threadID, after, principalID, limit)
 }
 
 func scanUsage(row scanner) (conversation.UsageReport, error) {
@@ -39,8 +40,9 @@ func (l Log) UsageTotal(ctx context.Context, f conversation.UsageFilter) (conver
 		FROM usage
 		WHERE at >= $1 AND at < $2
 		  AND ($3 = '' OR conversation_id = (SELECT id FROM conversations WHERE agent_id = $3))
-		  AND ($4 = '' OR thread_id = (SELECT id FROM threads WHERE thread_id = $4))`,
-		micros(f.Since), until, f.AgentID, f.ThreadID).
+		  AND ($4 = '' OR thread_id = (SELECT id FROM threads WHERE thread_id = $4))
+		  AND ($5 = '' OR turn_id IN (SELECT id FROM turns WHERE principal_id = $5))`,
+		micros(f.Since), until, f.AgentID, f.ThreadID, f.PrincipalID).
 		Scan(&t.Reports, &t.Input, &t.Output, &t.CacheRead, &t.CacheWrite, &t.Thinking)
 	return t, err
 }

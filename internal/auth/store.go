@@ -1,0 +1,137 @@
+package auth
+
+import (
+	"context"
+	"time"
+)
+
+// A Store keeps principals, credentials, grants, secrets and the audit log.
+type Store interface {
+	// Read returns what reads the committed state; its calls end with ctx.
+	Read(ctx context.Context) Reader
+	// Change runs op in one transaction. When it returns nil everything that op did is durable; on
+	// an error nothing of it happened.
+	Change(ctx context.Context, op func(Tx) error) error
+}
+
+// A Reader reads. What is not there is a NotFound fault.
+type Reader interface {
+	Principal(id string) (Principal, error)
+	PrincipalByKey(fingerprint string) (Principal, error)
+	// Principals returns the newest first; with f.Before only those older than that one.
+	Principals(f PrincipalFilter) ([]Principal, error)
+	Keys(principalID string) ([]Key, error)
+	Token(id string) (Token, error)
+	TokenByHash(hash []byte) (Token, error)
+	// Tokens returns the newest first.
+	Tokens(principalID string, limit int) ([]Token, error)
+	AgentOwner(agentID string) (AgentID, error)
+	// AgentIDs returns ids in their order; principalID "" means everybody's.
+	AgentIDs(principalID, after string, limit int) ([]AgentID, error)
+	Secret(id string) (Secret, error)
+	// Secrets returns all of them, by name and agent.
+	Secrets() ([]Secret, error)
+	LinkCode(code string) (LinkCode, error)
+	// LinkCodes returns those that expire after a time, the newest first.
+	LinkCodes(after time.Time, limit int) ([]LinkCode, error)
+	// AuditRecords returns records in order, those with larger numbers than after.
+	AuditRecords(f AuditFilter) ([]AuditRecord, error)
+	// Checkpoints returns the signatures that are kept, in order.
+	Checkpoints() ([]Checkpoint, error)
+}
+
+// A Tx is an open transaction.
+type Tx interface {
+	Reader
+
+	// AddPrincipal stores a principal without its roles and capabilities.
+	AddPrincipal(Principal) error
+	SetStatus(principalID string, s Status) error
+	Rename(principalID, name string) error
+	// DeletePrincipal removes a principal, its keys, roles, capabilities and tokens.
+	DeletePrincipal(principalID string) error
+	// SetRole grants a role or takes it away, and reports whether that changed anything.
+	SetRole(principalID string, r Role, granted bool, by string, at time.Time) (bool, error)
+	SetCapability(principalID, capability string, granted bool, by string, at time.Time) (bool, error)
+	// Owners counts the approved principals with the role owner.
+	Owners() (int, error)
+	// PendingPrincipals counts those that wait for an administrator.
+	PendingPrincipals() (int, error)
+	// AnyPrincipal reports whether there is one.
+	AnyPrincipal() (bool, error)
+
+	// AddKey stores a key; an Exists fault when it is somebody's already.
+	AddKey(Key) error
+	RemoveKey(principalID, fingerprint string) error
+
+	AddToken(Token) error
+	RevokeToken(id string, at time.Time) error
+
+	// SetAgentOwner makes a principal the owner of an agent id, whoever it was before.
+	SetAgentOwner(AgentID) error
+	DropAgentOwner(agentID string) error
+
+	// PutSecret stores a secret; one with the same name and agent is replaced, and keeps its id.
+	PutSecret(Secret) error
+	DeleteSecret(id string) error
+
+	AddLinkCode(LinkCode) error
+	UpdateLinkCode(LinkCode) error
+	// DropLinkCodes forgets codes that expired before a time.
+	DropLinkCodes(before time.Time) error
+	// PendingLinkCodes counts the codes that wait at a time.
+	PendingLinkCodes(at time.Time) (int, error)
+
+	// Touch notes when principals, keys and tokens were last used.
+	Touch(Usage) error
+
+	// AppendAudit stores a record at the end of the audit log and sets its number and hashes.
+	AppendAudit(AuditRecord) (AuditRecord, error)
+	// PutCheckpoint stores a signature and forgets the newest before it unless keepLast.
+	PutCheckpoint(c Checkpoint, keepLast bool) error
+}
+
+// A PrincipalFilter selects principals; zero values select all.
+type PrincipalFilter struct {
+	Kind   Kind
+	Status Status
+	Before string // only those created before this one, by id
+	Limit  int
+}
+
+// A Key is an SSH key of a principal.
+type Key struct {
+	Fingerprint string // SHA-256 of its wire form, lower-case hex
+	PrincipalID string
+	Comment     string
+	AddedAt     time.Time
+	AddedBy     string
+	LastUsed    time.Time // zero if never
+}
+
+// A Token is a bearer token, without what makes it one.
+type Token struct {
+	ID          string
+	PrincipalID string
+	Kind        CredentialKind // JWT or APIToken
+	Name        string
+	Scopes      []Scope // nil is everything the principal may
+	Hash        []byte  // of an API token
+	CreatedAt   time.Time
+	CreatedBy   string // "" when another program made it
+	ExpiresAt   time.Time
+	LastUsed    time.Time // zero if never
+	RevokedAt   time.Time // zero while it is good
+}
+
+// An AgentID is an id and the principal that owns it.
+type AgentID struct {
+	ID          string
+	PrincipalID string
+	ClaimedAt   time.Time
+}
+
+// Usage is when things were last used, by their ids.
+type Usage struct {
+	Principals, Keys, Tokens map[string]time.Time
+}

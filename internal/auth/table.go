@@ -1,0 +1,162 @@
+package auth
+
+import (
+	"slices"
+
+	"coven-gateway/internal/fault"
+)
+
+// A Level is how much of an identity a call needs.
+type Level int
+
+// The levels.
+const (
+	Anybody   Level = iota + 1 // no credentials
+	AnyCaller                  // any approved principal
+	Members                    // the role member, or a higher one
+	Admins                     // the role admin, or a higher one
+)
+
+// Objects says on whose objects a call acts.
+type Objects int
+
+// The kinds of objects.
+const (
+	NoObject Objects = iota // nobody's, or everybody's
+	OwnOnly                 // the caller's own turns, and those of agents that it owns; an admin's are all
+	Managed                 // principals of no higher rank than the caller
+)
+
+// A Rule says who may make a call, with which scope, and on whose objects.
+type Rule struct {
+	Level   Level
+	Scope   Scope // "" for any
+	Objects Objects
+}
+
+// RPCs is the authorization table of the gRPC server. A method that is not in it is not served.
+var RPCs = map[string]Rule{
+	"/coven.CovenControl/AgentStream": {AnyCaller, ScopeConnect, NoObject},
+
+	"/coven.PackService/Register":   {AnyCaller, ScopeConnect, NoObject},
+	"/coven.PackService/ToolResult": {AnyCaller, ScopeConnect, NoObject},
+
+	"/coven.ClientService/GetMe":          {AnyCaller, "", NoObject},
+	"/coven.ClientService/ListAgents":     {AnyCaller, ScopeRead, NoObject},
+	"/coven.ClientService/GetEvents":      {AnyCaller, ScopeRead, OwnOnly},
+	"/coven.ClientService/StreamEvents":   {AnyCaller, ScopeRead, OwnOnly},
+	"/coven.ClientService/SendMessage":    {AnyCaller, ScopeSend, OwnOnly},
+	"/coven.ClientService/ApproveTool":    {AnyCaller, ScopeSend, OwnOnly},
+	"/coven.ClientService/AnswerQuestion": {AnyCaller, ScopeSend, OwnOnly},
+	"/coven.ClientService/RegisterAgent":  {Members, ScopeDevices, NoObject},
+	"/coven.ClientService/RegisterClient": {Members, ScopeDevices, NoObject},
+
+	"/coven.AdminService/ListBindings":    {Admins, ScopeAdmin, NoObject},
+	"/coven.AdminService/CreateBinding":   {Admins, ScopeAdmin, NoObject},
+	"/coven.AdminService/UpdateBinding":   {Admins, ScopeAdmin, NoObject},
+	"/coven.AdminService/DeleteBinding":   {Admins, ScopeAdmin, NoObject},
+	"/coven.AdminService/CreateToken":     {Admins, ScopeAdmin, Managed},
+	"/coven.AdminService/ListPrincipals":  {Admins, ScopeAdmin, NoObject},
+	"/coven.AdminService/CreatePrincipal": {Admins, ScopeAdmin, Managed},
+	"/coven.AdminService/DeletePrincipal": {Admins, ScopeAdmin, Managed},
+
+	"/grpc.health.v1.Health/Check": {Anybody, "", NoObject},
+	"/grpc.health.v1.Health/List":  {Anybody, "", NoObject},
+	"/grpc.health.v1.Health/Watch": {Anybody, "", NoObject},
+
+	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      {Admins, ScopeAdmin, NoObject},
+	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {Admins, ScopeAdmin, NoObject},
+}
+
+// Routes is the authorization table of the HTTP API, by the patterns of net/http. A route that is
+// not in it is not served.
+var Routes = map[string]Rule{
+	"/health":                {Anybody, "", NoObject},
+	"/health/ready":          {Anybody, "", NoObject},
+	"GET /api/health/stream": {Anybody, "", NoObject},
+	"GET /metrics":           {AnyCaller, ScopeRead, NoObject}, // wherever metrics.path puts it
+
+	"POST /api/link/request":      {Anybody, "", NoObject},
+	"GET /api/link/status/{code}": {Anybody, "", NoObject},
+
+	"GET /api/me": {AnyCaller, "", NoObject},
+
+	"POST /api/send":             {AnyCaller, ScopeSend, OwnOnly},
+	"POST /api/agents/{id}/send": {AnyCaller, ScopeSend, NoObject},
+	"POST /api/tools/approve":    {AnyCaller, ScopeSend, OwnOnly},
+
+	"GET /api/agents":                       {AnyCaller, ScopeRead, NoObject},
+	"GET /api/agents/{id}/history":          {AnyCaller, ScopeRead, OwnOnly},
+	"GET /api/conversations/{agent}/events": {AnyCaller, ScopeRead, OwnOnly},
+	"GET /api/turns/{id}":                   {AnyCaller, ScopeRead, OwnOnly},
+	"GET /api/turns/{id}/events":            {AnyCaller, ScopeRead, OwnOnly},
+	"POST /api/turns/{id}/cancel":           {AnyCaller, ScopeSend, OwnOnly},
+	"GET /api/threads":                      {AnyCaller, ScopeRead, OwnOnly},
+	"GET /api/threads/{id}":                 {AnyCaller, ScopeRead, OwnOnly},
+	"GET /api/threads/{id}/messages":        {AnyCaller, ScopeRead, OwnOnly},
+	"GET /api/threads/{id}/usage":           {AnyCaller, ScopeRead, OwnOnly},
+	"GET /api/threads/{id}/files":           {AnyCaller, ScopeRead, OwnOnly},
+	"GET /api/files/{id}":                   {AnyCaller, ScopeRead, OwnOnly},
+	"GET /api/stats/usage":                  {AnyCaller, ScopeRead, OwnOnly},
+
+	"GET /api/admin/principals":                                   {Admins, ScopeAdmin, NoObject},
+	"POST /api/admin/principals":                                  {Admins, ScopeAdmin, Managed},
+	"GET /api/admin/principals/{id}":                              {Admins, ScopeAdmin, NoObject},
+	"PATCH /api/admin/principals/{id}":                            {Admins, ScopeAdmin, Managed},
+	"DELETE /api/admin/principals/{id}":                           {Admins, ScopeAdmin, Managed},
+	"POST /api/admin/principals/{id}/approve":                     {Admins, ScopeAdmin, Managed},
+	"POST /api/admin/principals/{id}/revoke":                      {Admins, ScopeAdmin, Managed},
+	"PUT /api/admin/principals/{id}/roles/{role}":                 {Admins, ScopeAdmin, Managed},
+	"DELETE /api/admin/principals/{id}/roles/{role}":              {Admins, ScopeAdmin, Managed},
+	"PUT /api/admin/principals/{id}/capabilities/{capability}":    {Admins, ScopeAdmin, Managed},
+	"DELETE /api/admin/principals/{id}/capabilities/{capability}": {Admins, ScopeAdmin, Managed},
+	"GET /api/admin/principals/{id}/keys":                         {Admins, ScopeAdmin, NoObject},
+	"POST /api/admin/principals/{id}/keys":                        {Admins, ScopeAdmin, Managed},
+	"DELETE /api/admin/principals/{id}/keys/{fingerprint}":        {Admins, ScopeAdmin, Managed},
+
+	"GET /api/admin/tokens":         {Admins, ScopeAdmin, NoObject},
+	"POST /api/admin/tokens":        {Admins, ScopeAdmin, Managed},
+	"DELETE /api/admin/tokens/{id}": {Admins, ScopeAdmin, Managed},
+
+	"GET /api/admin/agents":                   {Admins, ScopeAdmin, NoObject},
+	"POST /api/admin/agents/{id}/transfer":    {Admins, ScopeAdmin, Managed},
+	"DELETE /api/admin/agents/{id}/ownership": {Admins, ScopeAdmin, Managed},
+
+	"GET /api/admin/secrets":            {Admins, ScopeAdmin, NoObject},
+	"PUT /api/admin/secrets":            {Admins, ScopeAdmin, NoObject},
+	"DELETE /api/admin/secrets/{id}":    {Admins, ScopeAdmin, NoObject},
+	"GET /api/admin/secrets/{id}/value": {Admins, ScopeAdmin, NoObject},
+	"POST /api/admin/secrets/rotate":    {Admins, ScopeAdmin, NoObject},
+
+	"GET /api/admin/link":                 {Admins, ScopeAdmin, NoObject},
+	"POST /api/admin/link/{code}/approve": {Admins, ScopeAdmin, Managed},
+	"POST /api/admin/link/{code}/deny":    {Admins, ScopeAdmin, NoObject},
+
+	"GET /api/admin/audit":        {Admins, ScopeAdmin, NoObject},
+	"GET /api/admin/audit/verify": {Admins, ScopeAdmin, NoObject},
+	"GET /api/admin/audit/export": {Admins, ScopeAdmin, NoObject},
+}
+
+// Allow returns a Forbidden fault unless a caller meets a rule. Whose objects it acts on is
+// decided where they are.
+func (r Rule) Allow(p Principal) error {
+	need, ok := Role(""), true
+	switch r.Level {
+	case Anybody:
+		return nil
+	case AnyCaller:
+	case Members:
+		need, ok = Member, p.Has(Member)
+	case Admins:
+		need, ok = Admin, p.Has(Admin)
+	default:
+		ok = false // no rule
+	}
+	if !ok {
+		return fault.New(fault.Forbidden, "%s role required", need)
+	}
+	if r.Scope != "" && p.Credential.Scopes != nil && !slices.Contains(p.Credential.Scopes, r.Scope) {
+		return fault.New(fault.Forbidden, "this token lacks the scope %q", r.Scope)
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package gatewaytest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"coven-gateway/internal/config"
+	pb "coven-gateway/proto/coven"
+)
+
+// refused checks the code and the words of a refusal.
+func refused(t *testing.T, err error, code codes.Code, text string) {
+	t.Helper()
+	if s := status.Convert(err); s.Code() != code || !strings.Contains(s.Message(), text) {
+		t.Errorf("got %v %q, want %v %q", s.Code(), s.Message(), code, text)
+	}
+}
+
+// TestKeys: keys of every accepted type log in, and the first use of an agent id makes it theirs.
+func TestKeys(t *testing.T) {
+	g := New(t, Locked, func(c *config.Config) { c.Auth.AgentAutoRegistration = config.Approved })
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, k := range map[string]Key{"ed25519": NewKey(t), "rsa": KeyOf(t, rsaKey), "ecdsa": KeyOf(t, ecKey)} {
+		me, err := pb.NewClientServiceClient(g.Dial()).GetMe(k.Sign(), &emptypb.Empty{})
+		if err != nil || me.GetPrincipalType() != "agent" || me.GetDisplayName() != "agent-"+k.Fingerprint()[56:] || strings.Join(me.GetRoles(), ",") != "member" {
+			t.Errorf("%s: %v %v", name, me, err)
+		}
+		a := g.ConnectAs(k.Sign(), "agent-of-"+name)
+		if w := a.next().GetWelcome(); w.GetPrincipalId() != me.GetPrincipalId() {
+			t.Errorf("%s: welcomed as %v", name, w)
+		}
+	}
+	// Somebody else's id, even when nobody uses it at the moment.
+	k := NewKey(t)
+	first := g.ConnectAs(k.Sign(), "mine")
+	first.next()
+	first.Die()
+	refused(t, g.ConnectAs(NewKey(t).Sign(), "mine").Err(), codes.AlreadyExists, "agent mine already registered")
+}
+
+// TestReplay: a signature is good for the connection that used it first and nowhere else.
+func TestReplay(t *testing.T) {
+	g := New(t, Locked, func(c *config.Config) { c.Auth.AgentAutoRegistration = config.Approved })
+	k := NewKey(t)
+	proof := k.Proof(time.Now())
+	here, there := pb.NewClientServiceClient(g.Dial()), pb.NewClientServiceClient(g.Dial())
+	for range 3 {
+		if _, err := here.GetMe(Show(proof), &emptypb.Empty{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := there.GetMe(Show(proof), &emptypb.Empty{})
+	refused(t, err, codes.Unauthenticated, "SSH auth failed: nonce already used")
+
+	// One that did not verify is not used up.
+	proof = k.Proof(time.Now())
+	bad := proof
+	bad.Signature = k.Proof(time.Now()).Signature
+	_, err = there.GetMe(Show(bad), &emptypb.Empty{})
+	refused(t, err, codes.Unauthenticated, "SSH auth failed: signature verification failed")
+	if _, err := here.GetMe(Show(proof), &emptypb.Empty{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRevoke: whoever loses its rights loses its streams and its turns at once.
+func TestRevoke(t *testing.T) {
+	g := New(t, Locked, func(c *config.Config) { c.Auth.AgentAutoRegistration = config.Approved })
+	k := NewKey(t)
+	a := g.ConnectAs(k.Sign(), "a")
+	owner := a.next().GetWelcome().GetPrincipalId()
+	if err := g.Identity().Revoke(Ctx(), owner); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, a.Err(), codes.PermissionDenied, "principal has been revoked")
+	refused(t, g.ConnectAs(k.Sign(), "a").Err(), codes.PermissionDenied, "principal has been revoked")
+	if err := g.Identity().Approve(Ctx(), owner); err != nil {
+		t.Fatal(err)
+	}
+	a = g.ConnectAs(k.Sign(), "a")
+	if a.next().GetWelcome() == nil {
+		t.Error("an approved agent is not welcome")
+	}
+	if v, err := g.Identity().VerifyAudit(context.Background()); err != nil || !v.OK || v.Records == 0 {
+		t.Errorf("%+v %v", v, err)
+	}
+}
