@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -70,6 +72,23 @@ func askFlags(cmd *cobra.Command, path, addr *string) {
 	cmd.Flags().StringVar(addr, "http-addr", "", "ask the gateway at `host:port` instead of the configured address")
 }
 
+// ownToken is the token of whoever runs a command: COVEN_TOKEN, or the file beside the
+// configuration; "" if there is none.
+func ownToken(path string) string {
+	if token := os.Getenv("COVEN_TOKEN"); token != "" {
+		return token
+	}
+	file, err := configFile(path)
+	if err != nil {
+		return ""
+	}
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(file), "token"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
 // ask gets a page from the gateway that the configuration or addr describes.
 func ask(ctx context.Context, path, addr, page string) ([]byte, error) {
 	cfg, _, err := load(path)
@@ -84,6 +103,9 @@ func ask(ctx context.Context, path, addr, page string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL(cfg)+page, nil)
 	if err != nil {
 		return nil, err
+	}
+	if token := ownToken(path); token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {

@@ -70,7 +70,6 @@ addresses only and keeps its data in a folder of its own.`,
 			}
 			logger.Info("serving", "http", gw.HTTPAddr().String(), "grpc", gw.GRPCAddr().String(),
 				"data_dir", cfg.DataDir, "config", cfg.File(), "version", cli.Version())
-			logger.Warn("open mode: everybody who can reach this host's loopback addresses has all rights; other hosts are refused")
 			return gw.Run(cmd.Context())
 		},
 	}

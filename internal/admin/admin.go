@@ -9,18 +9,20 @@ import (
 	"google.golang.org/grpc"
 
 	"coven-gateway/internal/auth"
+	"coven-gateway/internal/conversation"
 	pb "coven-gateway/proto/coven"
 )
 
 // Register offers the service on a server. Its interceptors must put the caller into the context,
 // see [auth.From], and turn faults into statuses.
-func Register(s grpc.ServiceRegistrar, identity *auth.Service) {
-	pb.RegisterAdminServiceServer(s, service{identity: identity})
+func Register(s grpc.ServiceRegistrar, identity *auth.Service, conversations *conversation.Service) {
+	pb.RegisterAdminServiceServer(s, service{identity: identity, conversations: conversations})
 }
 
 type service struct {
 	pb.UnimplementedAdminServiceServer
-	identity *auth.Service
+	identity      *auth.Service
+	conversations *conversation.Service
 }
 
 // maxLife bounds ttl_seconds before it is multiplied, in seconds: more than the longest life, so

@@ -98,6 +98,19 @@ func (s *Service) Oversees(ctx context.Context, p Principal, agentID string) (bo
 	return err == nil && owner.CreatedBy == p.ID && owner.rank() <= p.rank(), err
 }
 
+// KnowsAgent reports whether somebody owns an agent id, or it names a principal that is an agent.
+func (s *Service) KnowsAgent(ctx context.Context, id string) (bool, error) {
+	read := s.store.Read(ctx)
+	if _, err := s.owner(read, id); err == nil || fault.CodeOf(err) != fault.NotFound {
+		return err == nil, err
+	}
+	p, err := s.principal(read, id)
+	if fault.CodeOf(err) == fault.NotFound {
+		return false, nil
+	}
+	return p.Kind == Agent, err
+}
+
 // AgentIDs returns the agent ids that are owned, by id.
 func (s *Service) AgentIDs(ctx context.Context, principalID, after string, limit int) ([]AgentID, error) {
 	return s.store.Read(ctx).AgentIDs(principalID, after, min(max(limit, 1), MaxPage))

@@ -317,30 +317,3 @@ func (c *change) undecided(code string) (LinkCode, error) {
 	}
 	return l, fault.New(fault.Conflict, "Code already processed")
 }
-
-// Bootstrap makes the first principal, an owner, and its token. A Conflict fault says that there
-// are principals already.
-func (s *Service) Bootstrap(ctx context.Context, name string) (Principal, string, error) {
-	name, err := checkName(name)
-	if err != nil {
-		return Principal{}, "", err
-	}
-	var p Principal
-	var shown string
-	system := Principal{ID: "bootstrap", Roles: []Role{Owner}}
-	err = s.change(With(ctx, system), func(c *change) error {
-		if any, err := c.AnyPrincipal(); err != nil || any {
-			if err == nil {
-				err = fault.New(fault.Conflict, "bootstrap already complete: there are principals")
-			}
-			return err
-		}
-		var err error
-		if p, err = c.create(Client, name, Key{}, []Role{Owner}); err != nil {
-			return err
-		}
-		shown, _, err = c.issue(TokenRequest{PrincipalID: p.ID, Life: StandardLife, Name: "bootstrap"})
-		return err
-	})
-	return p, shown, err
-}

@@ -227,6 +227,14 @@ func record(actor, action, targetType, target string, detail map[string]any) Aud
 	}
 }
 
+// NewRecord makes a record of what an actor does now.
+func NewRecord(actor Principal, action, targetType, target string, detail map[string]any) AuditRecord {
+	return record(actor.ID, action, targetType, target, detail)
+}
+
+// Audit writes a record of a change that is not about rights itself, in the change's transaction.
+func (s *Service) Audit(tx Tx, r AuditRecord) error { return s.audit(tx, r) }
+
 // audit writes a record and signs the log as it is then.
 func (s *Service) audit(tx Tx, r AuditRecord) error {
 	r, err := tx.AppendAudit(r)

@@ -57,8 +57,10 @@ type Tx interface {
 	Owners() (int, error)
 	// PendingPrincipals counts those that wait for an administrator.
 	PendingPrincipals() (int, error)
-	// AnyPrincipal reports whether there is one.
-	AnyPrincipal() (bool, error)
+	// CountPrincipals counts all.
+	CountPrincipals() (int, error)
+	// FirstOwner returns the approved owner that was created first.
+	FirstOwner() (Principal, error)
 
 	// AddKey stores a key; an Exists fault when it is somebody's already.
 	AddKey(Key) error

@@ -223,6 +223,9 @@ func level(key string, p *slog.Level) field {
 	}
 }
 
+// Quote writes a string as a YAML scalar that reads back as the same string.
+func Quote(s string) string { return quote(s) }
+
 // quote writes a YAML scalar in double quotes. JSON strings are YAML strings.
 func quote(s string) string {
 	var b strings.Builder

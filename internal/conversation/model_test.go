@@ -150,6 +150,8 @@ type everything struct{}
 
 func (everything) Oversees(context.Context, auth.Principal, string) (bool, error) { return true, nil }
 
+func (everything) KnowsAgent(context.Context, string) (bool, error) { return true, nil }
+
 func (everything) Recheck(context.Context, auth.Principal) error { return nil }
 
 // stop ends the process: cleanly, or as if it were killed.

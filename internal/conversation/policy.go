@@ -12,6 +12,9 @@ type Policy interface {
 	// Oversees reports whether a caller may see and steer every turn of an agent's conversation;
 	// with agentID "", of all conversations.
 	Oversees(ctx context.Context, p auth.Principal, agentID string) (bool, error)
+	// KnowsAgent reports whether somebody owns an agent id, or it names a principal that is an
+	// agent.
+	KnowsAgent(ctx context.Context, id string) (bool, error)
 	// Recheck returns why a caller may not call any more, from what is stored now; nil if it may.
 	Recheck(ctx context.Context, p auth.Principal) error
 }

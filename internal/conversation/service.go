@@ -40,6 +40,7 @@ type Options struct {
 	Logger     *slog.Logger
 	Metrics    *Metrics
 	Policy     Policy
+	Bindings   Bindings
 
 	SilenceTimeout time.Duration // a turn whose agent says nothing for so long fails
 	CancelGrace    time.Duration // for an agent to acknowledge a cancellation

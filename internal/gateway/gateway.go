@@ -4,18 +4,14 @@ package gateway
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -110,19 +106,10 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
-	serverID, err := keptSecret(filepath.Join(cfg.DataDir, "server_id"), 8)
+	serverID, err := serverID(cfg.DataDir)
 	if err != nil {
 		return err
 	}
-	secret, err := keptSecret(filepath.Join(cfg.DataDir, "secret"), 32)
-	if err != nil {
-		return err
-	}
-	keys, err := secretsKeys(cfg)
-	if err != nil {
-		return err
-	}
-
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	db, err := store.Open(ctx, store.Options{Path: cfg.Database.Path, Synchronous: string(cfg.Database.Synchronous), Logger: o.Logger, Registerer: reg})
@@ -132,30 +119,25 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.onStop("database", func(context.Context) error { return db.Close() })
 	files := store.OpenBlobs(filepath.Join(cfg.DataDir, "files"))
 
-	g.identity = auth.New(auth.Options{
-		Store: db.Identity(), Logger: o.Logger, Issuer: "coven-gateway-" + serverID,
-		JWTSecrets: revealed(cfg.Auth.JWTSecrets), ServerSecret: []byte(secret), SecretsKeys: keys,
-		AutoRegistration: auth.AutoRegistration(cfg.Auth.AgentAutoRegistration), OpenRemote: cfg.Auth.OpenRemote,
-		DefaultCapabilities: cfg.Auth.DefaultCapabilities,
-		RequestsPerSecond:   cfg.Limits.RequestsPerSecond, AddressRequestsPerSecond: cfg.Limits.AddressRequestsPerSecond,
+	g.identity, err = identity(ctx, cfg, db, o.Logger, serverID, auth.Options{
 		Ended: func(principalID string) {
 			g.conversations.EndTurnsOf(principalID, "the rights of the sender have ended")
 		},
 		Disowned: func(agentID string) { g.agents.End(agentID, "the agent's id was given to somebody else", errDisowned) },
 	})
-	g.onStop("identity", func(context.Context) error { return g.identity.Close() })
-	if err := g.identity.CheckSecrets(ctx); err != nil {
-		return fmt.Errorf("the stored secrets cannot be read: %w", err)
+	if err != nil {
+		return err
 	}
+	g.onStop("identity", func(context.Context) error { return g.identity.Close() })
 	g.warnIfOpen(cfg)
 
 	g.agents = agent.New(agent.Options{
-		Logger: o.Logger, Registerer: reg, ServerID: "coven-gateway-" + serverID, Admit: g.identity.Admit,
+		Logger: o.Logger, Registerer: reg, ServerID: serverID, Admit: g.identity.Admit,
 		ReconnectGrace:   cfg.Agents.ReconnectGracePeriod,
 		HeartbeatTimeout: cfg.Agents.HeartbeatTimeout,
 	})
 	g.conversations, err = conversation.New(ctx, conversation.Options{
-		Log: db.Log(), Dispatcher: g.agents, Files: files, Policy: g.identity, Logger: o.Logger, Metrics: conversation.NewMetrics(reg),
+		Log: db.Log(), Dispatcher: g.agents, Files: files, Policy: g.identity, Bindings: db.Bindings(g.identity.Audit), Logger: o.Logger, Metrics: conversation.NewMetrics(reg),
 		SilenceTimeout: cfg.Agents.TurnSilenceTimeout, CancelGrace: cfg.Agents.CancelGracePeriod,
 		MaxMessage: int64(cfg.Limits.Message), MaxFile: int64(cfg.Limits.File), MaxFiles: cfg.Limits.Attachments,
 	})
@@ -188,7 +170,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.grpcServer = grpc.NewServer(append(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(g.identity, o.Logger)...)...)
 	g.agents.Register(g.grpcServer)
 	client.Register(g.grpcServer, g.identity)
-	admin.Register(g.grpcServer, g.identity)
+	admin.Register(g.grpcServer, g.identity, g.conversations)
 	healthpb.RegisterHealthServer(g.grpcServer, health.NewServer())
 	reflection.Register(g.grpcServer)
 	if err := served(g.grpcServer); err != nil {
@@ -318,22 +300,6 @@ func closeListener(l net.Listener) func(context.Context) error {
 	}
 }
 
-// keptSecret returns the random value in a file, and makes it where there is none: n bytes in hex,
-// mode 0600.
-func keptSecret(path string, n int) (string, error) {
-	b, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	if value := strings.TrimSpace(string(b)); value != "" { // a crash may have left it empty
-		return value, nil
-	}
-	raw := make([]byte, n)
-	_, _ = rand.Read(raw) // never fails
-	value := hex.EncodeToString(raw)
-	return value, os.WriteFile(path, []byte(value+"\n"), 0o600)
-}
-
 var errDisowned = fault.New(fault.Forbidden, "the agent id was given to somebody else")
 
 // warnIfOpen says at every start that nobody is asked for credentials.
@@ -341,29 +307,10 @@ func (g *Gateway) warnIfOpen(cfg config.Config) {
 	switch {
 	case !g.identity.Open():
 	case cfg.Auth.OpenRemote:
-		g.logger.Warn("no auth.jwt_secret is set and auth.open_remote is true: EVERYBODY who reaches this gateway has all rights")
+		g.logger.Warn("open mode: auth.jwt_secret is not set and auth.open_remote is true, so EVERYBODY who reaches this gateway has all rights")
 	default:
-		g.logger.Warn("no auth.jwt_secret is set: everybody on this machine has all rights, other machines are refused")
+		g.logger.Warn("open mode: auth.jwt_secret is not set, so everybody on this machine has all rights; other machines are refused")
 	}
-}
-
-// secretsKeys returns what seals the stored secrets: the key of the configuration where there is
-// one, and in any case those in the file secrets.key of the data directory, where it exists.
-func secretsKeys(cfg config.Config) (auth.Keyring, error) {
-	path := filepath.Join(cfg.DataDir, "secrets.key")
-	key, given, err := cfg.Auth.DecodeSecretsKey()
-	if err != nil || !given {
-		return auth.OpenKeyring(path)
-	}
-	return auth.FixedKeyring(key, path)
-}
-
-func revealed(secrets []config.Secret) [][]byte {
-	keys := make([][]byte, len(secrets))
-	for i, s := range secrets {
-		keys[i] = []byte(s.Reveal())
-	}
-	return keys
 }
 
 // agentList shows the connected agents to the HTTP API.

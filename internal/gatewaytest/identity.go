@@ -74,7 +74,9 @@ func KeyOf(t testing.TB, private any) Key {
 func (k Key) Fingerprint() string { return auth.Fingerprint(k.signer.PublicKey()) }
 
 // Line is the key as an authorized_keys line.
-func (k Key) Line() string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k.signer.PublicKey()))) }
+func (k Key) Line() string {
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k.signer.PublicKey())))
+}
 
 // Proof signs a time and a fresh nonce.
 func (k Key) Proof(at time.Time) auth.Proof {

@@ -107,9 +107,15 @@ func (tx identityTx) PendingPrincipals() (int, error) {
 	return tx.count(`SELECT COUNT(*) FROM principals WHERE status = 'pending'`)
 }
 
-func (tx identityTx) AnyPrincipal() (bool, error) {
-	n, err := tx.count(`SELECT EXISTS (SELECT 1 FROM principals)`)
-	return n > 0, err
+func (tx identityTx) CountPrincipals() (int, error) {
+	return tx.count(`SELECT COUNT(*) FROM principals`)
+}
+
+func (tx identityTx) FirstOwner() (auth.Principal, error) {
+	p, err := scanPrincipal(tx.q.QueryRowContext(tx.ctx, selectPrincipal+`
+		JOIN principal_roles o ON o.principal_id = p.id
+		WHERE p.status = 'approved' AND o.role = 'owner' ORDER BY p.id LIMIT 1`))
+	return found(p, err, "principal with the role", "owner")
 }
 
 func (tx identityTx) AddPrincipal(p auth.Principal) error {

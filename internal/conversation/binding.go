@@ -1,0 +1,132 @@
+package conversation
+
+import (
+	"context"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"coven-gateway/internal/auth"
+	"coven-gateway/internal/fault"
+)
+
+// Limits of a binding (grpc.md 7).
+const (
+	MaxFrontend  = 50  // characters
+	MaxChannelID = 500 // bytes
+)
+
+// A Binding sends what is written in a channel of a frontend to an agent.
+type Binding struct {
+	ID         string
+	Frontend   string
+	ChannelID  string
+	AgentID    string // an agent id, or the principal whose agent is meant
+	WorkingDir string // of that principal's agent; "" for any
+	CreatedAt  time.Time
+	CreatedBy  string // a principal
+}
+
+// Bindings keeps bindings. Every change is stored together with its audit record. What is not there
+// is a NotFound fault.
+type Bindings interface {
+	Binding(ctx context.Context, id string) (Binding, error)
+	// Bindings returns the newest first; empty arguments select all.
+	Bindings(ctx context.Context, frontend, agentID string) ([]Binding, error)
+	// AddBinding fails with an Exists fault when the channel is bound.
+	AddBinding(ctx context.Context, b Binding, r auth.AuditRecord) error
+	SetBinding(ctx context.Context, b Binding, r auth.AuditRecord) error
+	DeleteBinding(ctx context.Context, id string, r auth.AuditRecord) error
+}
+
+// Bindings returns bindings, the newest first; empty arguments select all.
+func (s *Service) Bindings(ctx context.Context, frontend, agentID string) ([]Binding, error) {
+	return s.opts.Bindings.Bindings(ctx, frontend, agentID)
+}
+
+// Bind binds a channel. Faults: Invalid; NotFound when nobody knows the agent; Exists when the
+// channel is bound.
+func (s *Service) Bind(ctx context.Context, b Binding) (Binding, error) {
+	p, err := auth.From(ctx)
+	if err != nil {
+		return Binding{}, err
+	}
+	word := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' }
+	switch {
+	case b.Frontend == "":
+		return Binding{}, fault.New(fault.Invalid, "frontend required")
+	case len(b.Frontend) > MaxFrontend || strings.ContainsFunc(b.Frontend, func(r rune) bool { return !word(r) }):
+		return Binding{}, fault.New(fault.Invalid, "frontend must be lowercase alphanumeric with underscores, 1-50 chars")
+	case b.ChannelID == "":
+		return Binding{}, fault.New(fault.Invalid, "channel_id required")
+	case len(b.ChannelID) > MaxChannelID:
+		return Binding{}, fault.New(fault.Invalid, "channel_id exceeds 500 characters")
+	case !utf8.ValidString(b.ChannelID):
+		return Binding{}, fault.New(fault.Invalid, "channel_id must be UTF-8")
+	}
+	if b.AgentID, err = s.bindable(ctx, b.AgentID); err != nil {
+		return Binding{}, err
+	}
+	b.ID, b.CreatedAt, b.CreatedBy = uuid.NewString(), time.Now().UTC().Truncate(time.Microsecond), p.ID
+	return b, s.opts.Bindings.AddBinding(ctx, b, auth.NewRecord(p, "create_binding", "binding", b.ID, b.detail()))
+}
+
+// Rebind points a binding at another agent.
+func (s *Service) Rebind(ctx context.Context, id, agentID string) (Binding, error) {
+	p, err := auth.From(ctx)
+	if err != nil {
+		return Binding{}, err
+	}
+	if id == "" {
+		return Binding{}, fault.New(fault.Invalid, "id required")
+	}
+	if agentID, err = s.bindable(ctx, agentID); err != nil {
+		return Binding{}, err
+	}
+	b, err := s.opts.Bindings.Binding(ctx, id)
+	if err != nil {
+		return Binding{}, err
+	}
+	b.AgentID = agentID
+	return b, s.opts.Bindings.SetBinding(ctx, b, auth.NewRecord(p, "update_binding", "binding", b.ID, b.detail()))
+}
+
+// Unbind removes a binding.
+func (s *Service) Unbind(ctx context.Context, id string) error {
+	p, err := auth.From(ctx)
+	if err != nil {
+		return err
+	}
+	if id == "" {
+		return fault.New(fault.Invalid, "id required")
+	}
+	b, err := s.opts.Bindings.Binding(ctx, id)
+	if err != nil {
+		return err
+	}
+	return s.opts.Bindings.DeleteBinding(ctx, id, auth.NewRecord(p, "delete_binding", "binding", id, b.detail()))
+}
+
+func (b Binding) detail() map[string]any {
+	return map[string]any{"frontend": b.Frontend, "channel_id": b.ChannelID, "agent_id": b.AgentID}
+}
+
+// bindable returns the id under which an agent is bound: one that is connected, that somebody owns
+// or that has a conversation, or a principal that is an agent.
+func (s *Service) bindable(ctx context.Context, id string) (string, error) {
+	if id == "" {
+		return "", fault.New(fault.Invalid, "agent_id required")
+	}
+	if agentID, ok := s.dispatcher.Resolve(id); ok {
+		return agentID, nil
+	}
+	if known, err := s.opts.Policy.KnowsAgent(ctx, id); err != nil || known {
+		return id, err
+	}
+	if conv, err := s.log.Conversation(ctx, id); err != nil || conv.ID != 0 {
+		return id, err
+	}
+	return "", fault.New(fault.NotFound, "agent not found")
+}
