@@ -32,11 +32,17 @@ func (a *addresses) apply(cfg *config.Config) {
 	if a.http != "" {
 		cfg.Server.HTTPAddr = a.http
 	}
-	if a.dataDir != "" {
-		cfg.DataDir = a.dataDir
-		if cfg.Database.Path == "" || cfg.Origin("database.path").IsDefault() {
-			cfg.Database.Path = filepath.Join(a.dataDir, "gateway.db")
-		}
+	applyDataDir(cfg, a.dataDir)
+}
+
+// applyDataDir moves everything to another folder, apart from a database whose path was configured.
+func applyDataDir(cfg *config.Config, dir string) {
+	if dir == "" {
+		return
+	}
+	cfg.DataDir = dir
+	if cfg.Database.Path == "" || cfg.Origin("database.path").IsDefault() {
+		cfg.Database.Path = filepath.Join(dir, "gateway.db")
 	}
 }
 

@@ -98,6 +98,23 @@ func decodeCuts(buf []byte, first, last int64, n int) ([]cut, error) {
 	return cuts, nil
 }
 
+// Numbers returns the numbers of the events that a record with size bytes of text stands for: Seq
+// alone, or one for each increment of a block. It fails where the record is damaged.
+func (r Record) Numbers(size int) ([]int64, error) {
+	if r.Last-r.Seq >= MaxBlockSpan {
+		return nil, fmt.Errorf("block %d reaches to %d, further than readers look", r.Seq, r.Last)
+	}
+	cuts, err := decodeCuts(r.Cuts, r.Seq, r.Last, size)
+	if err != nil {
+		return nil, err
+	}
+	seqs := make([]int64, len(cuts))
+	for i, c := range cuts {
+		seqs[i] = c.seq
+	}
+	return seqs, nil
+}
+
 // A run is a block, or the committed part of an open one, on its way to a reader.
 type run struct {
 	turnID, threadID, principalID string

@@ -15,6 +15,8 @@ type keeper struct {
 	pool *sql.DB
 	stop chan struct{}
 	done chan struct{}
+
+	copied int64 // frames of the log that were in the database after the last checkpoint; owned by run
 }
 
 func newKeeper(db *DB, dsn string) (*keeper, error) {
@@ -23,7 +25,7 @@ func newKeeper(db *DB, dsn string) (*keeper, error) {
 		return nil, err
 	}
 	pool.SetMaxOpenConns(1)
-	k := &keeper{db, pool, make(chan struct{}), make(chan struct{})}
+	k := &keeper{db: db, pool: pool, stop: make(chan struct{}), done: make(chan struct{})}
 	go k.run()
 	return k, nil
 }
@@ -47,13 +49,17 @@ func (k *keeper) run() {
 func (k *keeper) tend() error {
 	size := k.size()
 	k.db.writer.metrics.walBytes.Set(float64(size))
-	switch {
-	case size == 0:
+	if size == 0 {
 		return nil
-	case size > walTruncateAt:
-		return k.checkpoint("TRUNCATE")
 	}
-	return k.checkpoint("PASSIVE")
+	before := k.copied
+	frames, err := k.checkpoint("PASSIVE")
+	// To cut the log back is to hold up the writer until all readers have let go of it. One that
+	// has not moved since the last time, such as a backup, is not going to do so in a moment.
+	if err == nil && size > walTruncateAt && (k.copied == frames || k.copied != before) {
+		_, err = k.checkpoint("TRUNCATE")
+	}
+	return err
 }
 
 func (k *keeper) size() int64 {
@@ -64,16 +70,20 @@ func (k *keeper) size() int64 {
 	return fi.Size()
 }
 
-func (k *keeper) checkpoint(mode string) error {
+// checkpoint returns how many frames the log has. That a reader or the writer kept it from
+// finishing is no error.
+func (k *keeper) checkpoint(mode string) (frames int64, err error) {
 	start := time.Now()
-	_, err := k.pool.ExecContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")")
+	var busy bool
+	err = k.pool.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &frames, &k.copied)
 	k.db.writer.metrics.checkpoints.Observe(time.Since(start).Seconds())
-	return err
+	return frames, err
 }
 
 // close makes the last checkpoint. The writer has stopped by then.
 func (k *keeper) close() error {
 	close(k.stop)
 	<-k.done
-	return errors.Join(k.checkpoint("TRUNCATE"), k.pool.Close())
+	_, err := k.checkpoint("TRUNCATE")
+	return errors.Join(err, k.pool.Close())
 }

@@ -195,16 +195,16 @@ func (l Log) Unfinished(ctx context.Context) (conversation.Unfinished, error) {
 	return u, pieces.Err()
 }
 
+var selectUncovered = "SELECT i.turn_id, i.seq, i.kind, i.text, i.at" + fromUncovered + " ORDER BY i.turn_id, i.seq"
+
 // The blocks of a turn do not overlap, so an increment is covered when a block of its turn reaches
 // over it.
-var selectUncovered = fmt.Sprintf(`
-	SELECT i.turn_id, i.seq, i.kind, i.text, i.at
+var fromUncovered = fmt.Sprintf(`
 	FROM increments i JOIN turns t ON t.id = i.turn_id
 	WHERE NOT EXISTS (
 		SELECT 1 FROM events e
 		WHERE e.conversation_id = t.conversation_id AND e.seq > i.seq - %d AND e.seq <= i.seq
-		  AND e.last_seq >= i.seq AND e.turn_id = i.turn_id)
-	ORDER BY i.turn_id, i.seq`, conversation.MaxBlockSpan)
+		  AND e.last_seq >= i.seq AND e.turn_id = i.turn_id)`, conversation.MaxBlockSpan)
 
 // logTx implements conversation.Tx.
 type logTx struct{ *Tx }

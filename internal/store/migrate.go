@@ -36,7 +36,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if current > target {
-		return fmt.Errorf("the schema has version %d, this gateway knows only %d: it was migrated by a newer gateway", current, target)
+		return newerSchema(current, target)
 	}
 	if current < target {
 		if _, err := p.Up(ctx); err != nil {
@@ -63,4 +63,8 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		}
 	}
 	return nil
+}
+
+func newerSchema(current, known int64) error {
+	return fmt.Errorf("the schema has version %d, this gateway knows only %d: it was migrated by a newer gateway", current, known)
 }

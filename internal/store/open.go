@@ -36,14 +36,15 @@ type Options struct {
 
 // Settings of every connection.
 const (
-	busyTimeout   = 5 * time.Second
-	mmapSize      = 1 << 30  // bytes; without it readers queue for the process-wide page cache
-	cacheSize     = 16 << 10 // KiB per connection
-	walLimit      = 64 << 20 // bytes the write-ahead log is cut back to
-	maxReadConns  = 8        // more starve the writer
-	walTruncateAt = 256 << 20
-	checkpoint    = 500 * time.Millisecond
+	busyTimeout  = 5 * time.Second
+	mmapSize     = 1 << 30  // bytes; without it readers queue for the process-wide page cache
+	cacheSize    = 16 << 10 // KiB per connection
+	walLimit     = 64 << 20 // bytes the write-ahead log is cut back to
+	maxReadConns = 8        // more starve the writer
+	checkpoint   = 500 * time.Millisecond
 )
+
+var walTruncateAt int64 = 256 << 20 // changed by a test
 
 // DB is an open database.
 type DB struct {
@@ -73,6 +74,9 @@ func (db *DB) open(ctx context.Context, o Options) error {
 			return err
 		}
 		if db.lock, err = acquireLock(o.Path + ".lock"); err != nil {
+			return err
+		}
+		if err := interruptedRestore(o.Path); err != nil {
 			return err
 		}
 		f, err := os.OpenFile(o.Path, os.O_RDWR|os.O_CREATE, 0o600) // before SQLite does it with another mode
