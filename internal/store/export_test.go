@@ -46,3 +46,20 @@ func (db *DB) Pragmas(names ...string) (write, read map[string]string, err error
 	}
 	return write, read, err
 }
+
+// MoveAll makes moves, given as pairs of names.
+func MoveAll(names ...string) (undone bool, err error) {
+	var moves []move
+	for i := 0; i < len(names); i += 2 {
+		moves = append(moves, move{names[i], names[i+1]})
+	}
+	return moveAll(moves)
+}
+
+// CutBackAt sets the size from which the write-ahead log is cut back, until the returned function
+// is called.
+func CutBackAt(size int64) (restore func()) {
+	old := walTruncateAt
+	walTruncateAt = size
+	return func() { walTruncateAt = old }
+}

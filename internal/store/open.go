@@ -42,6 +42,8 @@ const (
 	walLimit     = 64 << 20 // bytes the write-ahead log is cut back to
 	maxReadConns = 8        // more starve the writer
 	checkpoint   = 500 * time.Millisecond
+	// keeperPatience is how long the writer may be held up for readers when the log is cut back.
+	keeperPatience = 250 * time.Millisecond
 )
 
 var walTruncateAt int64 = 256 << 20 // changed by a test
@@ -106,7 +108,7 @@ func (db *DB) open(ctx context.Context, o Options) error {
 	}
 	db.writer = newWriter(conn, newMetrics(o.Registerer))
 	if o.Path != Memory {
-		db.keeper, err = newKeeper(db, dsn(""))
+		db.keeper, err = newKeeper(db, dsn(fmt.Sprintf("_pragma=busy_timeout(%d)", keeperPatience.Milliseconds())))
 	}
 	return err
 }

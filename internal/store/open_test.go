@@ -20,7 +20,12 @@ import (
 
 func open(t testing.TB, path string) *store.DB {
 	t.Helper()
-	db, err := tryOpen(path)
+	return openWith(t, path, prometheus.NewRegistry())
+}
+
+func openWith(t testing.TB, path string, reg prometheus.Registerer) *store.DB {
+	t.Helper()
+	db, err := store.Open(context.Background(), store.Options{Path: path, Synchronous: "full", Logger: slog.New(slog.DiscardHandler), Registerer: reg})
 	if err != nil {
 		t.Fatal(err)
 	}
