@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -45,8 +46,34 @@ func TestScripts(t *testing.T) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "fetch": fetch, "say": say},
 	})
+}
+
+// fetch prints what a URL answers.
+func fetch(ts *testscript.TestScript, _ bool, args []string) {
+	resp, err := http.Get(args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	_, err = io.Copy(ts.Stdout(), resp.Body)
+	ts.Check(err)
+}
+
+// say sends a message to the demo agent of the gateway at a URL and waits for the end of its
+// answer. The agent may be about to connect.
+func say(ts *testscript.TestScript, _ bool, args []string) {
+	body, err := json.Marshal(map[string]string{"agent_id": "demo", "sender": "me", "content": args[1]})
+	ts.Check(err)
+	for start := time.Now(); time.Since(start) < 20*time.Second; time.Sleep(5 * time.Millisecond) { // another process
+		resp, err := http.Post(args[0]+"/api/send", "application/json", bytes.NewReader(body))
+		ts.Check(err)
+		_, err = io.Copy(io.Discard, resp.Body)
+		ts.Check(errors.Join(err, resp.Body.Close()))
+		if resp.StatusCode == http.StatusOK {
+			return
+		}
+	}
+	ts.Fatalf("the demo agent does not connect")
 }
 
 // await waits until a URL answers.
