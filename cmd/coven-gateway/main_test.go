@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -276,4 +277,22 @@ func TestDemo(t *testing.T) {
 		t.Error("everything is forgotten")
 	}
 	d.stop(t)
+}
+
+// TestInterruptedBackup: a backup that a signal ends has not succeeded and leaves nothing.
+func TestInterruptedBackup(t *testing.T) {
+	dir := t.TempDir()
+	startDemo(t, dir).stop(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	var stderr bytes.Buffer
+	target := filepath.Join(t.TempDir(), "b")
+	if code := cli.Run(ctx, root(), []string{"backup", "--data-dir", dir, target}, io.Discard, &stderr); code != 1 || !strings.Contains(stderr.String(), "interrupted: ") {
+		t.Errorf("exit code %d: %s", code, stderr.String())
+	}
+	for _, path := range []string{target, target + ".partial"} {
+		if _, err := os.Lstat(path); err == nil {
+			t.Errorf("%s is there", path)
+		}
+	}
 }
