@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -86,7 +87,7 @@ func describe(w io.Writer, m store.Manifest) {
 // interrupted keeps a command that a signal has ended from being taken for one that has succeeded.
 func interrupted(cmd *cobra.Command, err error) error {
 	if cmd.Context().Err() != nil {
-		return fmt.Errorf("interrupted: %v", err) // no context.Canceled in its chain
+		return errors.New("interrupted: " + err.Error()) // no context.Canceled in its chain
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package gatewaytest_test
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -148,7 +149,7 @@ func (w *writers) write(ctx context.Context, agentID string) {
 		s := &sight{}
 		for r := sse.NewReader(resp.Body); ; {
 			e, err := r.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {
