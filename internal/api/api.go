@@ -111,6 +111,8 @@ func (a *API) routes() []route {
 		{"GET /api/link/status/{code}", a.linkStatus},
 
 		{"GET /api/me", a.me},
+		{"POST /api/session", a.logIn},
+		{"DELETE /api/session", a.logOut},
 
 		{"GET /api/admin/principals", a.listPrincipals},
 		{"POST /api/admin/principals", a.createPrincipal},

@@ -15,6 +15,7 @@ import (
 // Credentials are what a caller shows, and where it comes from.
 type Credentials struct {
 	Authorization string // the header's value; "" for none
+	Session       string // the value of a browser's cookie; only HTTP has it
 	Proof         Proof  // that it holds an SSH key; only gRPC has it
 	Address       string // without port, or the name of an in-process connection
 	Connection    uint64 // distinguishes the connections of this process; 0 if it cannot be known
@@ -39,6 +40,8 @@ func (s *Service) Authenticate(ctx context.Context, c Credentials) (Principal, e
 	var err error
 	if c.Proof.given() {
 		p, err = s.bySSH(ctx, read, c)
+	} else if c.Authorization == "" && c.Session != "" {
+		p, err = s.bySession(ctx, read, c.Session)
 	} else {
 		p, err = s.byBearer(ctx, read, c.Authorization)
 	}
@@ -167,9 +170,29 @@ func (s *Service) byBearer(ctx context.Context, read Reader, header string) (Pri
 		return Principal{}, fault.New(fault.Unauthenticated, "empty token")
 	}
 	t, err := s.bearer(ctx, read, shown)
+	if err == nil && t.Kind == Session { // a cookie's value is not a token
+		err = badToken(errors.New("a session"))
+	}
 	if err != nil {
 		return Principal{}, err
 	}
+	return s.speaker(read, t)
+}
+
+// bySession authenticates a browser.
+func (s *Service) bySession(ctx context.Context, read Reader, cookie string) (Principal, error) {
+	t, err := s.bearer(ctx, read, cookie)
+	if err == nil && t.Kind != Session {
+		err = badToken(errors.New("not a session"))
+	}
+	if err != nil {
+		return Principal{}, err
+	}
+	return s.speaker(read, t)
+}
+
+// speaker returns the principal that a token speaks for.
+func (s *Service) speaker(read Reader, t Token) (Principal, error) {
 	if err := t.good(); err != nil {
 		return Principal{}, err
 	}

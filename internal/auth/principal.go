@@ -69,7 +69,8 @@ const (
 	SSHKey   CredentialKind = "ssh"
 	JWT      CredentialKind = "jwt"
 	APIToken CredentialKind = "api"
-	Open     CredentialKind = "open" // none: the gateway asks for none
+	Session  CredentialKind = "session" // of a browser, in a cookie
+	Open     CredentialKind = "open"    // none: the gateway asks for none
 )
 
 // Anonymous is everyone in open mode.

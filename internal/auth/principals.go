@@ -378,7 +378,7 @@ func (s *Service) RemoveKey(ctx context.Context, id, fingerprint string) error {
 		if err := c.Tx.RemoveKey(id, fp); err != nil {
 			return err
 		}
-		c.spent = fp
+		c.spent = []string{fp}
 		return c.audit("remove_key", "principal", id, map[string]any{"fingerprint": fp})
 	})
 }

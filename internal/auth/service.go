@@ -188,7 +188,7 @@ func (s *Service) touch(p Principal) {
 	switch p.Credential.Kind {
 	case SSHKey:
 		s.usage.Keys[p.Credential.ID] = now
-	case JWT, APIToken:
+	case JWT, APIToken, Session:
 		s.usage.Tokens[p.Credential.ID] = now
 	}
 }
@@ -253,7 +253,7 @@ type change struct {
 	now   time.Time
 	ends  []string // principals whose calls have to end
 	drops []string // agent ids whose streams have to end
-	spent string   // a key or token whose calls have to end; "" for none
+	spent []string // keys and tokens whose calls have to end
 }
 
 // audit records what the change does.
@@ -285,15 +285,15 @@ func (s *Service) change(ctx context.Context, op func(*change) error) error {
 	}
 	c := &change{s: s, actor: actor, now: time.Now().UTC().Truncate(time.Microsecond)}
 	err = s.store.Change(ctx, func(tx Tx) error {
-		c.Tx, c.ends, c.drops, c.spent = tx, nil, nil, ""
+		c.Tx, c.ends, c.drops, c.spent = tx, nil, nil, nil
 		return op(c)
 	})
 	if err != nil {
 		return err
 	}
 	s.cache.forget()
-	if c.spent != "" {
-		s.sessions.endCredential(c.spent, fault.New(fault.Unauthenticated, "the credential was revoked"))
+	for _, id := range c.spent {
+		s.sessions.endCredential(id, fault.New(fault.Unauthenticated, "the credential was revoked"))
 	}
 	for _, id := range c.ends {
 		s.sessions.end(id, fault.New(fault.Forbidden, "principal has been revoked"))

@@ -67,7 +67,10 @@ type Tx interface {
 	RemoveKey(principalID, fingerprint string) error
 
 	AddToken(Token) error
-	RevokeToken(id string, at time.Time) error
+	// RevokeToken revokes a token and the sessions that were opened with it, and returns their ids.
+	RevokeToken(id string, at time.Time) (sessions []string, err error)
+	// DropSessions forgets sessions that expired before a time.
+	DropSessions(before time.Time) error
 
 	// SetAgentOwner makes a principal the owner of an agent id, whoever it was before.
 	SetAgentOwner(AgentID) error
@@ -115,10 +118,11 @@ type Key struct {
 type Token struct {
 	ID          string
 	PrincipalID string
-	Kind        CredentialKind // JWT or APIToken
+	Kind        CredentialKind // JWT, APIToken or Session
+	Parent      string         // the token that a session was opened with
 	Name        string
 	Scopes      []Scope // nil is everything the principal may
-	Hash        []byte  // of an API token
+	Hash        []byte  // of an API token or session
 	CreatedAt   time.Time
 	CreatedBy   string // "" when another program made it
 	ExpiresAt   time.Time

@@ -81,6 +81,9 @@ var Routes = map[string]Rule{
 
 	"GET /api/me": {AnyCaller, "", NoObject},
 
+	"POST /api/session":   {AnyCaller, "", NoObject},
+	"DELETE /api/session": {AnyCaller, "", NoObject},
+
 	"POST /api/send":             {AnyCaller, ScopeSend, OwnOnly},
 	"POST /api/agents/{id}/send": {AnyCaller, ScopeSend, NoObject},
 	"POST /api/tools/approve":    {AnyCaller, ScopeSend, OwnOnly},

@@ -28,6 +28,8 @@ type TokenRequest struct {
 	Name        string  // for people
 	Scopes      []Scope // nil is everything the principal may
 	API         bool    // an API token, not a JWT
+
+	session string // the token that opens a session; the token is one then
 }
 
 // CreateToken issues a token and returns it: it is not kept and cannot be shown again. Faults:
@@ -76,11 +78,16 @@ func (s *Service) CreateToken(ctx context.Context, r TokenRequest) (shown string
 // issue makes and stores a token.
 func (c *change) issue(r TokenRequest) (shown string, t Token, err error) {
 	t = Token{
-		ID: uuid.NewString(), PrincipalID: r.PrincipalID, Kind: JWT, Name: r.Name, Scopes: r.Scopes,
+		Parent: r.session,
+		ID:     uuid.NewString(), PrincipalID: r.PrincipalID, Kind: JWT, Name: r.Name, Scopes: r.Scopes,
 		CreatedAt: c.now, CreatedBy: c.actor.ID, ExpiresAt: c.now.Add(r.Life).Truncate(time.Second),
 	}
-	if r.API {
+	action := "create_token"
+	if r.API || r.session != "" {
 		t.Kind = APIToken
+		if r.session != "" {
+			t.Kind, action = Session, "log_in"
+		}
 		shown = apiTokenPrefix + rand.Text() + rand.Text()
 		sum := sha256.Sum256([]byte(shown))
 		t.Hash = sum[:]
@@ -90,9 +97,47 @@ func (c *change) issue(r TokenRequest) (shown string, t Token, err error) {
 	if err := c.AddToken(t); err != nil {
 		return "", t, err
 	}
-	return shown, t, c.audit("create_token", "principal", t.PrincipalID, map[string]any{
+	return shown, t, c.audit(action, "principal", t.PrincipalID, map[string]any{
 		"token_id": t.ID, "kind": t.Kind, "name": t.Name, "scopes": t.Scopes, "expires_at": t.ExpiresAt, "ttl_seconds": int64(r.Life / time.Second),
 	})
+}
+
+// SessionLife is how long a browser stays logged in.
+const SessionLife = 7 * 24 * time.Hour
+
+// LogIn opens a session for the caller, who shows a token, and returns what its cookie holds. The
+// session is as good as the token: it has its scopes, and ends with it.
+func (s *Service) LogIn(ctx context.Context) (shown string, t Token, err error) {
+	err = s.change(ctx, func(c *change) error {
+		by := c.actor.Credential
+		if by.Kind != JWT && by.Kind != APIToken {
+			return fault.New(fault.Conflict, "a session is opened with a token")
+		}
+		token, err := c.Token(by.ID)
+		if err != nil {
+			return err
+		}
+		if err := c.DropSessions(c.now); err != nil {
+			return err
+		}
+		shown, t, err = c.issue(TokenRequest{
+			PrincipalID: c.actor.ID, Life: min(SessionLife, token.ExpiresAt.Sub(c.now)), Name: "browser", Scopes: by.Scopes, session: by.ID,
+		})
+		return err
+	})
+	return shown, t, err
+}
+
+// LogOut ends the caller's session.
+func (s *Service) LogOut(ctx context.Context) error {
+	p, err := From(ctx)
+	if err != nil {
+		return err
+	}
+	if p.Credential.Kind != Session {
+		return fault.New(fault.Conflict, "you have no session")
+	}
+	return s.RevokeToken(ctx, p.Credential.ID)
 }
 
 // Tokens returns the tokens of a principal, or with "" everybody's, the newest first.
@@ -121,10 +166,11 @@ func (s *Service) RevokeToken(ctx context.Context, id string) error {
 		if !t.RevokedAt.IsZero() {
 			return nil
 		}
-		if err := c.Tx.RevokeToken(id, c.now); err != nil {
+		sessions, err := c.Tx.RevokeToken(id, c.now)
+		if err != nil {
 			return err
 		}
-		c.spent = id
+		c.spent = append(sessions, id)
 		return c.audit("revoke_token", "token", id, map[string]any{"principal_id": t.PrincipalID, "name": t.Name})
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"coven-gateway/internal/api"
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/fault"
 )
@@ -16,6 +17,9 @@ func admit(a *auth.Service) func(*http.Request, auth.Rule) (context.Context, fun
 			return r.Context(), func() {}, nil
 		}
 		c := auth.Credentials{Authorization: r.Header.Get("Authorization"), Address: auth.Address(r.RemoteAddr)}
+		if cookie, err := r.Cookie(api.SessionCookie); err == nil {
+			c.Session = cookie.Value
+		}
 		if a.Open() && (r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != "") {
 			c.Address = "unknown, behind a proxy" // and not this machine's, whatever the proxy's is
 		}

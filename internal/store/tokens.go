@@ -9,14 +9,14 @@ import (
 )
 
 const selectToken = `
-	SELECT t.token_id, p.principal_id, t.kind, t.name, t.scopes, t.hash, t.created_at, t.created_by, t.expires_at, t.last_used, t.revoked_at
+	SELECT t.token_id, p.principal_id, t.kind, t.parent, t.name, t.scopes, t.hash, t.created_at, t.created_by, t.expires_at, t.last_used, t.revoked_at
 	FROM tokens t JOIN principals p ON p.id = t.principal_id`
 
 func scanToken(row scanner) (auth.Token, error) {
 	var t auth.Token
 	var created, expires, used, revoked int64
 	var scopes string
-	err := row.Scan(&t.ID, &t.PrincipalID, &t.Kind, &t.Name, &scopes, &t.Hash, &created, &t.CreatedBy, &expires, &used, &revoked)
+	err := row.Scan(&t.ID, &t.PrincipalID, &t.Kind, &t.Parent, &t.Name, &scopes, &t.Hash, &created, &t.CreatedBy, &expires, &used, &revoked)
 	for word := range strings.FieldsSeq(scopes) {
 		t.Scopes = append(t.Scopes, auth.Scope(word))
 	}
@@ -50,10 +50,10 @@ func (tx identityTx) AddToken(t auth.Token) error {
 		hash = t.Hash
 	}
 	res, err := tx.exec(`
-		INSERT INTO tokens (token_id, principal_id, kind, name, scopes, hash, created_at, created_by, expires_at, last_used, revoked_at)
-		SELECT $1, id, $2, $3, $4, $5, $6, $7, $8, 0, 0 FROM principals WHERE principal_id = $9
+		INSERT INTO tokens (token_id, principal_id, kind, parent, name, scopes, hash, created_at, created_by, expires_at, last_used, revoked_at)
+		SELECT $1, id, $2, $10, $3, $4, $5, $6, $7, $8, 0, 0 FROM principals WHERE principal_id = $9
 		ON CONFLICT (token_id) DO NOTHING`,
-		t.ID, string(t.Kind), t.Name, strings.Join(words, " "), hash, micros(t.CreatedAt), t.CreatedBy, micros(t.ExpiresAt), t.PrincipalID)
+		t.ID, string(t.Kind), t.Name, strings.Join(words, " "), hash, micros(t.CreatedAt), t.CreatedBy, micros(t.ExpiresAt), t.PrincipalID, t.Parent)
 	if err != nil {
 		return err
 	}
@@ -63,6 +63,17 @@ func (tx identityTx) AddToken(t auth.Token) error {
 	return nil
 }
 
-func (tx identityTx) RevokeToken(id string, at time.Time) error {
-	return tx.one("token", id, `UPDATE tokens SET revoked_at = $1 WHERE token_id = $2`, micros(at), id)
+func (tx identityTx) RevokeToken(id string, at time.Time) ([]string, error) {
+	if err := tx.one("token", id, `UPDATE tokens SET revoked_at = $1 WHERE token_id = $2`, micros(at), id); err != nil {
+		return nil, err
+	}
+	return query(tx.ctx, tx.q, func(row scanner) (session string, err error) {
+		err = row.Scan(&session)
+		return session, err
+	}, `UPDATE tokens SET revoked_at = $1 WHERE parent = $2 AND revoked_at = 0 RETURNING token_id`, micros(at), id)
+}
+
+func (tx identityTx) DropSessions(before time.Time) error {
+	_, err := tx.exec(`DELETE FROM tokens WHERE kind = 'session' AND expires_at < $1`, micros(before))
+	return err
 }

@@ -94,8 +94,32 @@ function follow(id) {
   }
 }
 
+// A gateway that asks for credentials gets a token once and gives a session for it.
+const login = $('login'), logout = $('logout');
+async function who() {
+  const r = await fetch('/api/me');
+  login.hidden = r.status !== 401;
+  form.hidden = log.hidden = !login.hidden;
+  logout.hidden = !r.ok || (await r.json()).credential.kind !== 'session';
+  if (login.hidden) agents();
+  else source?.close();
+}
+login.addEventListener('submit', async (ev) => {
+  ev.preventDefault();
+  const r = await fetch('/api/session', { method: 'POST', headers: { Authorization: `Bearer ${$('token').value.trim()}` } });
+  $('refusal').textContent = r.ok ? '' : (await r.json()).error;
+  if (!r.ok) return;
+  $('token').value = '';
+  who();
+});
+logout.addEventListener('click', async () => {
+  await fetch('/api/session', { method: 'DELETE' });
+  location.reload();
+});
+
 async function agents() {
   const r = await fetch('/api/agents');
+  if (r.status === 401) return who();
   const list = r.ok ? await r.json() : [];
   const chosen = agent.value;
   agent.replaceChildren(...list.map((a) => new Option(a.name, a.id, false, a.id === chosen)));
@@ -130,5 +154,5 @@ stop.addEventListener('click', () => {
   for (const id of open.keys()) fetch(`/api/turns/${id}/cancel`, { method: 'POST' });
 });
 agent.addEventListener('change', () => follow(agent.value));
-agents();
-setInterval(agents, 5000);
+who();
+setInterval(() => { if (login.hidden) agents(); }, 5000);

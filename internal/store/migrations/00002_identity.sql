@@ -43,10 +43,11 @@ CREATE TABLE tokens (
     id           INTEGER PRIMARY KEY,
     token_id     TEXT    NOT NULL UNIQUE, -- of a JWT its jti, or the hash of one that has none
     principal_id INTEGER NOT NULL REFERENCES principals (id) ON DELETE CASCADE,
-    kind         TEXT    NOT NULL CHECK (kind IN ('jwt', 'api')),
+    kind         TEXT    NOT NULL CHECK (kind IN ('jwt', 'api', 'session')),
+    parent       TEXT    NOT NULL, -- the token that a session was opened with; it ends with that one
     name         TEXT    NOT NULL,
     scopes       TEXT    NOT NULL, -- words; '' is everything the principal may
-    hash         BLOB    UNIQUE,   -- of an API token; NULL for a JWT
+    hash         BLOB    UNIQUE,   -- of an API token or session; NULL for a JWT
     created_at   INTEGER NOT NULL,
     created_by   TEXT    NOT NULL,
     expires_at   INTEGER NOT NULL,
@@ -54,6 +55,7 @@ CREATE TABLE tokens (
     revoked_at   INTEGER NOT NULL  -- 0 while it is good
 );
 CREATE INDEX tokens_principal ON tokens (principal_id);
+CREATE INDEX tokens_parent ON tokens (parent) WHERE parent != '';
 
 -- Who owns an agent id. The row outlives the principal, so that nobody inherits an id, and its
 -- secrets, by chance.
