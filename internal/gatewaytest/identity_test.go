@@ -6,6 +6,9 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,8 +17,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/config"
 	pb "coven-gateway/proto/coven"
+	"coven-gateway/sdk/agent"
 )
 
 // refused checks the code and the words of a refusal.
@@ -101,4 +106,69 @@ func TestRevoke(t *testing.T) {
 	if v, err := g.Identity().VerifyAudit(context.Background()); err != nil || !v.OK || v.Records == 0 {
 		t.Errorf("%+v %v", v, err)
 	}
+}
+
+// TestLinkedDevice is the way of a new device: it asks for a code, an admin approves it, the device
+// gets its token and registers the key of its agent, and the agent logs in with that key, as
+// ssh-keygen writes it.
+func TestLinkedDevice(t *testing.T) {
+	g := New(t, Locked)
+	device, agentKey := NewKey(t), filepath.Join(t.TempDir(), "agent_key")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", agentKey).CombinedOutput(); err != nil {
+		t.Skipf("ssh-keygen: %v\n%s", err, out)
+	}
+	l, err := g.Identity().RequestLink(t.Context(), auth.LinkRequest{Fingerprint: device.Fingerprint(), DeviceName: "laptop", Address: "192.0.2.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Identity().ApproveLink(Ctx(), l.Code, false); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := g.Identity().PollLink(t.Context(), l.Code, "192.0.2.1")
+	if err != nil || answer.Token == "" {
+		t.Fatalf("%+v %v", answer, err)
+	}
+	line, err := os.ReadFile(agentKey + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, _, err := auth.ParseKey(string(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := pb.NewClientServiceClient(g.Dial())
+	agentPrincipal, err := client.RegisterAgent(Bearer(answer.Token), &pb.RegisterAgentRequest{DisplayName: "worker", Fingerprint: strings.ToUpper(auth.Fingerprint(public))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	credentials, err := agent.KeyFile(agentKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	welcome, done := make(chan agent.Welcome, 1), make(chan error, 1)
+	go func() {
+		done <- agent.Run(ctx, agent.Options{
+			Server: g.GRPCAddr(), ID: "worker", Credentials: credentials, OnWelcome: func(w agent.Welcome) { welcome <- w },
+			Handler: agent.HandlerFunc(func(context.Context, *agent.Message, *agent.Writer) error { return nil }),
+		})
+	}()
+	select {
+	case w := <-welcome:
+		if w.PrincipalID != agentPrincipal.GetPrincipalId() {
+			t.Errorf("welcomed as %+v, registered %v", w, agentPrincipal)
+		}
+	case err := <-done:
+		t.Fatal(err)
+	}
+	// Who registered the agent's key sees what is said to the agent.
+	device1, err := g.Identity().Principal(t.Context(), answer.PrincipalID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := g.Identity().Oversees(t.Context(), device1, "worker"); err != nil || !all {
+		t.Errorf("the device does not oversee its agent: %v %v", all, err)
+	}
+	stop()
+	<-done
 }

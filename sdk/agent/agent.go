@@ -51,7 +51,7 @@ type Options struct {
 
 	// Credentials returns the headers that identify the agent. It is called for every connection,
 	// because credentials expire. Its error is treated like a failure to connect. Gateways that are
-	// open to everybody need none.
+	// open to everybody need none. See [KeyFile] and [Token].
 	Credentials func(context.Context) (metadata.MD, error)
 
 	Concurrency    int           // messages that are answered at once; 8 where 0

@@ -99,7 +99,7 @@ const login = $('login'), logout = $('logout');
 async function who() {
   const r = await fetch('/api/me');
   login.hidden = r.status !== 401;
-  form.hidden = log.hidden = !login.hidden;
+  form.hidden = log.hidden = agent.parentElement.hidden = !login.hidden;
   logout.hidden = !r.ok || (await r.json()).credential.kind !== 'session';
   if (login.hidden) agents();
   else source?.close();
