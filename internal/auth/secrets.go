@@ -180,7 +180,8 @@ func (s *Service) secretsOf(read Reader, agentID string) (map[string]string, err
 	return values, nil
 }
 
-// RotateSecrets makes a new key, seals every secret with it and forgets the old ones.
+// RotateSecrets makes a new key, seals every secret with it and forgets the old ones. Where the key
+// comes from outside it seals them with that one.
 func (s *Service) RotateSecrets(ctx context.Context) (n int, err error) {
 	keys := s.opts.SecretsKeys
 	if err := keys.Add(); err != nil {
