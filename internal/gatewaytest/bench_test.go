@@ -21,7 +21,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/emptypb"
 
+	"coven-gateway/internal/gatewaytest"
 	"coven-gateway/internal/sse"
 	pb "coven-gateway/proto/coven"
 	"coven-gateway/sdk/agent"
@@ -54,6 +57,75 @@ func startGateway(b *testing.B) *process {
 	return p
 }
 
+// startLocked starts a gateway that asks for credentials; the process has the owner's token.
+func startLocked(b *testing.B) *process {
+	p := newProcess(b)
+	file := filepath.Join(p.dir, "coven", "gateway.yaml")
+	err := os.MkdirAll(filepath.Dir(file), 0o700)
+	if err == nil {
+		err = os.WriteFile(file, []byte("data_dir: "+p.dir+"\nauth:\n  jwt_secret: "+gatewaytest.JWTSecret+"\n"), 0o600)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	if out, err := exec.Command(p.bin, "bootstrap", "--name", "bench", "--config", file).CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	token, err := os.ReadFile(filepath.Join(p.dir, "coven", "token"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	p.token = strings.TrimSpace(string(token))
+	p.start()
+	return p
+}
+
+// startFlooded starts a gateway that asks for credentials and gets a thousand wrong ones a second.
+func startFlooded(b *testing.B) *process {
+	p := startLocked(b)
+	conn, err := grpc.NewClient(p.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var flood sync.WaitGroup
+	stop := make(chan struct{})
+	b.Cleanup(func() { close(stop); flood.Wait(); _ = conn.Close() })
+	each := func(wrong func() error) {
+		flood.Go(func() {
+			tick := time.NewTicker(2 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-tick.C:
+					if err := wrong(); err == nil {
+						b.Error("wrong credentials were accepted")
+						return
+					}
+				case <-stop:
+					return
+				}
+			}
+		})
+	}
+	key := gatewaytest.NewKey(b)
+	each(func() error { // a signature of a key that nobody knows
+		_, err := pb.NewClientServiceClient(conn).GetMe(key.Sign(), &emptypb.Empty{})
+		return err
+	})
+	each(func() error {
+		req, _ := http.NewRequest("GET", "http://"+p.http+"/api/agents", nil)
+		req.Header.Set("Authorization", "Bearer "+p.token+"x")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil || resp.StatusCode == http.StatusOK {
+			return err
+		}
+		defer resp.Body.Close()
+		_, err = io.Copy(io.Discard, resp.Body)
+		return errors.Join(err, errors.New(resp.Status))
+	})
+	return p
+}
+
 // stat returns the processor time a process has used and its resident memory.
 func (p *process) stat() (cpu time.Duration, resident int64) {
 	pid := strconv.Itoa(p.cmd.Process.Pid)
@@ -80,6 +152,14 @@ func (p *process) peak() int64 {
 	return 0
 }
 
+// credentials are what an agent shows; nil where none are asked for.
+func (p *process) credentials() func(context.Context) (metadata.MD, error) {
+	if p.token == "" {
+		return nil
+	}
+	return agent.Token(p.token)
+}
+
 // connect runs an agent at a process until the benchmark ends.
 func connect(b *testing.B, p *process, id string, h agent.HandlerFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -89,7 +169,8 @@ func connect(b *testing.B, p *process, id string, h agent.HandlerFunc) {
 		defer close(done)
 		err := agent.Run(ctx, agent.Options{
 			Server: p.grpc, ID: id, Handler: h, Logger: slog.New(slog.DiscardHandler), Concurrency: 1000, Heartbeat: -1,
-			OnWelcome: func(agent.Welcome) { welcome <- struct{}{} },
+			Credentials: p.credentials(),
+			OnWelcome:   func(agent.Welcome) { welcome <- struct{}{} },
 		})
 		if err != nil {
 			b.Error(err)
@@ -103,7 +184,12 @@ func connect(b *testing.B, p *process, id string, h agent.HandlerFunc) {
 // called for every event; it may be nil.
 func ask(b *testing.B, p *process, agentID, content string, each func(sse.Event)) (text string, n int) {
 	body, _ := json.Marshal(map[string]string{"agent_id": agentID, "sender": "bench", "content": content})
-	resp, err := http.Post("http://"+p.http+"/api/send", "application/json", bytes.NewReader(body))
+	req, _ := http.NewRequest("POST", "http://"+p.http+"/api/send", bytes.NewReader(body))
+	req.Header.Set("Content-Type", "application/json")
+	if p.token != "" {
+		req.Header.Set("Authorization", "Bearer "+p.token)
+	}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		b.Error(err)
 		return "", 0
@@ -237,7 +323,9 @@ func BenchmarkBurst(b *testing.B) {
 // BenchmarkLatency: 20 agents send 50 increments a second; how long each takes from the agent's
 // send to the client's receive. The relay shows what of it is transport.
 func BenchmarkLatency(b *testing.B) {
-	for name, start := range map[string]func(*testing.B) *process{"gateway": startGateway, "relay": startRelay} {
+	for name, start := range map[string]func(*testing.B) *process{
+		"gateway": startGateway, "relay": startRelay, "locked": startLocked, "flooded": startFlooded,
+	} {
 		b.Run(name, func(b *testing.B) {
 			p := start(b)
 			const agents, increments = 20, 150

@@ -79,6 +79,7 @@ func TestCrash(t *testing.T) {
 type process struct {
 	t                    testing.TB
 	bin, dir, grpc, http string
+	token                string // of its owner, where it asks for credentials
 	cmd                  *exec.Cmd
 	out                  bytes.Buffer
 }
