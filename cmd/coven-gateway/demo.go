@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/demo"
 	"coven-gateway/internal/gateway"
@@ -103,7 +104,7 @@ See everything that was said, and follow what comes:
   curl -N -H 'Accept: text/event-stream' %s/api/conversations/%s/events
 
 `, agentID, url, reachable(gw.GRPCAddr()), cfg.DataDir, url, agentID, url, agentID)
-	threads, err := gw.Conversations().Threads(ctx, agentID, 0, 1000)
+	threads, err := gw.Conversations().Threads(auth.With(ctx, auth.Anonymous), agentID, 0, 1000)
 	if err == nil && len(threads) > 0 {
 		last := threads[0]
 		fmt.Fprintf(out, "Nothing is forgotten: %d earlier conversations are here, the last one %q of %s:\n\n  curl %s/api/threads/%s/messages\n\n",

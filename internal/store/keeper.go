@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 )
@@ -25,6 +26,9 @@ func newKeeper(db *DB, dsn string) (*keeper, error) {
 		return nil, err
 	}
 	pool.SetMaxOpenConns(1)
+	if _, err := pool.Exec(fmt.Sprintf("PRAGMA busy_timeout = %d", keeperPatience.Milliseconds())); err != nil {
+		return nil, errors.Join(err, pool.Close())
+	}
 	k := &keeper{db: db, pool: pool, stop: make(chan struct{}), done: make(chan struct{})}
 	go k.run()
 	return k, nil

@@ -108,7 +108,7 @@ func (db *DB) open(ctx context.Context, o Options) error {
 	}
 	db.writer = newWriter(conn, newMetrics(o.Registerer))
 	if o.Path != Memory {
-		db.keeper, err = newKeeper(db, dsn(fmt.Sprintf("_pragma=busy_timeout(%d)", keeperPatience.Milliseconds())))
+		db.keeper, err = newKeeper(db, dsn(""))
 	}
 	return err
 }
