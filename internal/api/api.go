@@ -303,8 +303,12 @@ func (a *API) serve(route string, rule auth.Rule, handle handler) http.Handler {
 		if err != nil && fault.CodeOf(err) == fault.Internal {
 			level = slog.LevelError
 		}
+		path := r.URL.Path
+		if strings.Contains(route, "{code}") { // which is as good as a token for a while
+			path = route
+		}
 		attrs := []slog.Attr{
-			slog.String("method", r.Method), slog.String("route", route), slog.String("path", r.URL.Path), slog.Int("status", status),
+			slog.String("method", r.Method), slog.String("route", route), slog.String("path", path), slog.Int("status", status),
 			slog.Int64("bytes", rw.bytes), slog.Duration("duration", time.Since(start)), slog.String("request_id", id),
 			slog.String("principal", principal.ID), slog.String("peer", r.RemoteAddr),
 		}

@@ -215,7 +215,7 @@ func (a *API) listOwners(w http.ResponseWriter, r *http.Request) error {
 	}
 	list := make([]fields, len(ids))
 	for i, x := range ids {
-		list[i] = fields{"id": x.ID, "principal_id": x.PrincipalID, "claimed_at": stamp(x.ClaimedAt), "connected": here[x.ID]}
+		list[i] = fields{"id": x.ID, "principal_id": x.PrincipalID, "claimed_at": stamp(x.ClaimedAt), "confirmed": x.Confirmed, "connected": here[x.ID]}
 	}
 	out := fields{"agents": list, "has_more": len(ids) == n}
 	if len(ids) == n {

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"coven-gateway/internal/fault"
@@ -17,52 +18,14 @@ func (s *Service) Admit(ctx context.Context, agentID string, asks []string) (cap
 	if err != nil {
 		return nil, nil, err
 	}
-	taken := fault.New(fault.Exists, "agent %s already registered", agentID)
-	owned := p.Credential.Kind == Open
-	if !owned {
-		o, err := s.owner(s.store.Read(ctx), agentID)
-		switch {
-		case err == nil && o.PrincipalID != p.ID:
-			return nil, nil, fault.Wrap(fault.New(fault.Exists, "it is owned by principal %s", o.PrincipalID), fault.Exists, "%s", taken.Msg)
-		case err != nil && fault.CodeOf(err) != fault.NotFound:
+	own := AgentID{Confirmed: true}
+	if p.Credential.Kind != Open {
+		if own, err = s.claim(ctx, p, agentID); err != nil {
 			return nil, nil, err
 		}
-		owned = err == nil
 	}
-	read := s.store.Read(ctx)
-	if secrets, err = s.secretsOf(read, agentID); err != nil {
+	if secrets, err = s.deliver(ctx, agentID, own.Confirmed); err != nil {
 		return nil, nil, err
-	}
-	if !owned || len(secrets) > 0 {
-		err = s.change(ctx, func(c *change) error {
-			if !owned {
-				switch o, err := c.AgentOwner(agentID); {
-				case err == nil && o.PrincipalID != p.ID: // a parallel call was first
-					return taken
-				case fault.CodeOf(err) == fault.NotFound:
-					if err := c.SetAgentOwner(AgentID{agentID, p.ID, c.now}); err != nil {
-						return err
-					}
-					if err := c.audit("claim_agent", "agent", agentID, nil); err != nil {
-						return err
-					}
-				case err != nil:
-					return err
-				}
-			}
-			if len(secrets) == 0 {
-				return nil
-			}
-			names := make([]string, 0, len(secrets))
-			for name := range secrets {
-				names = append(names, name)
-			}
-			slices.Sort(names)
-			return c.audit("deliver_secrets", "agent", agentID, map[string]any{"names": names})
-		})
-		if err != nil {
-			return nil, nil, err
-		}
 	}
 	for _, want := range asks {
 		if s.granted(p, want) && !slices.Contains(capabilities, want) {
@@ -72,13 +35,55 @@ func (s *Service) Admit(ctx context.Context, agentID string, asks []string) (cap
 	return capabilities, secrets, nil
 }
 
+// claim makes a principal the owner of an id that nobody owns. Of parallel calls the first one gets
+// it.
+func (s *Service) claim(ctx context.Context, p Principal, agentID string) (AgentID, error) {
+	owner, err := s.owner(s.store.Read(ctx), agentID)
+	if fault.CodeOf(err) == fault.NotFound {
+		err = s.change(ctx, func(c *change) error {
+			if owner, err = c.AgentOwner(agentID); fault.CodeOf(err) != fault.NotFound {
+				return err
+			}
+			inherits, err := c.Inheritance(agentID)
+			if err != nil {
+				return err
+			}
+			owner = AgentID{ID: agentID, PrincipalID: p.ID, ClaimedAt: c.now, Confirmed: !inherits}
+			if err := c.SetAgentOwner(owner); err != nil {
+				return err
+			}
+			return c.audit("claim_agent", "agent", agentID, map[string]any{"confirmed": owner.Confirmed})
+		})
+	}
+	if err == nil && owner.PrincipalID != p.ID {
+		err = fault.Wrap(fault.New(fault.Exists, "it is owned by principal %s", owner.PrincipalID), fault.Exists, "agent %s already registered", agentID)
+	}
+	return owner, err
+}
+
+// deliver returns what an agent gets, its own secrets only where its owner was confirmed, once it
+// is written down that it gets them.
+func (s *Service) deliver(ctx context.Context, agentID string, confirmed bool) (map[string]string, error) {
+	whose := agentID
+	if !confirmed {
+		whose = ""
+	}
+	secrets, err := s.secretsOf(s.store.Read(ctx), whose)
+	if err != nil || len(secrets) == 0 {
+		return nil, err
+	}
+	return secrets, s.change(ctx, func(c *change) error {
+		return c.audit("deliver_secrets", "agent", agentID, map[string]any{"names": slices.Sorted(maps.Keys(secrets))})
+	})
+}
+
 // granted reports whether a principal may have a capability.
 func (s *Service) granted(p Principal, capability string) bool {
 	return p.Credential.Kind == Open || slices.Contains(s.opts.DefaultCapabilities, capability) || slices.Contains(p.Capabilities, capability)
 }
 
 // Oversees reports whether a caller may see and steer everything in an agent's conversation: an
-// admin, the owner of the agent id, and the principal that registered that owner's key.
+// admin, the confirmed owner of the agent id, and the principal that registered that owner's key.
 func (s *Service) Oversees(ctx context.Context, p Principal, agentID string) (bool, error) {
 	if p.Has(Admin) {
 		return true, nil
@@ -88,8 +93,11 @@ func (s *Service) Oversees(ctx context.Context, p Principal, agentID string) (bo
 	if fault.CodeOf(err) == fault.NotFound {
 		return false, nil
 	}
-	if err != nil || o.PrincipalID == p.ID {
-		return err == nil, err
+	if err != nil || !o.Confirmed {
+		return false, err
+	}
+	if o.PrincipalID == p.ID {
+		return true, nil
 	}
 	owner, err := s.principal(read, o.PrincipalID)
 	if fault.CodeOf(err) == fault.NotFound {
@@ -116,7 +124,8 @@ func (s *Service) AgentIDs(ctx context.Context, principalID, after string, limit
 	return s.store.Read(ctx).AgentIDs(principalID, after, min(max(limit, 1), MaxPage))
 }
 
-// TransferAgent gives an agent id to another principal and ends the calls of the one that had it.
+// TransferAgent gives an agent id to a principal, with its conversation and its secrets. The agent
+// that is connected with it is disconnected, and may come back if it is that principal's.
 func (s *Service) TransferAgent(ctx context.Context, agentID, principalID string) error {
 	if agentID == "" || len(agentID) > maxAgentID {
 		return fault.New(fault.Invalid, "agent_id must have 1 to %d bytes", maxAgentID)
@@ -129,19 +138,19 @@ func (s *Service) TransferAgent(ctx context.Context, agentID, principalID string
 		if err != nil && fault.CodeOf(err) != fault.NotFound {
 			return err
 		}
-		if was.PrincipalID == principalID {
+		if was.PrincipalID == principalID && was.Confirmed {
 			c.drops = nil
 			return nil
 		}
-		if err := c.SetAgentOwner(AgentID{agentID, principalID, c.now}); err != nil {
+		if err := c.SetAgentOwner(AgentID{ID: agentID, PrincipalID: principalID, ClaimedAt: c.now, Confirmed: true}); err != nil {
 			return err
 		}
 		return c.audit("transfer_agent", "agent", agentID, map[string]any{"from": was.PrincipalID, "to": principalID})
 	})
 }
 
-// ReleaseAgent makes an agent id free: the next principal that uses it owns it, and gets its
-// secrets.
+// ReleaseAgent makes an agent id free: the next principal that uses it owns it, though it inherits
+// nothing.
 func (s *Service) ReleaseAgent(ctx context.Context, agentID string) error {
 	return s.change(ctx, func(c *change) error {
 		was, err := c.disown(agentID)

@@ -77,9 +77,10 @@ type Service struct {
 // Bounds of what the service keeps and writes.
 const (
 	// flushEvery is how often last uses and failures are written.
-	flushEvery = 15 * time.Second
-	// maxFailures bounds the addresses whose failures are told apart between two flushes.
-	maxFailures = 100
+	flushEvery = time.Minute
+	// maxFailures bounds the addresses whose failures are told apart between two flushes, and so
+	// what a flood of wrong credentials adds to the audit log.
+	maxFailures = 20
 	// registrationsPerMinute bounds the principals that one address can make.
 	registrationsPerMinute = 30
 	// maxPending bounds the principals that wait for an administrator.

@@ -72,6 +72,8 @@ type Tx interface {
 	// DropSessions forgets sessions that expired before a time.
 	DropSessions(before time.Time) error
 
+	// Inheritance reports whether there is a conversation or a secret under an agent id.
+	Inheritance(agentID string) (bool, error)
 	// SetAgentOwner makes a principal the owner of an agent id, whoever it was before.
 	SetAgentOwner(AgentID) error
 	DropAgentOwner(agentID string) error
@@ -135,6 +137,10 @@ type AgentID struct {
 	ID          string
 	PrincipalID string
 	ClaimedAt   time.Time
+	// Confirmed says that there was no conversation and no secret under the id when it was claimed,
+	// or that an admin has decided about its owner. Otherwise the owner may be the agent, but
+	// inherits nothing.
+	Confirmed bool
 }
 
 // Usage is when things were last used, by their ids.

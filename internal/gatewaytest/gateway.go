@@ -111,7 +111,14 @@ func (g *Gateway) Stop() {
 // Restart stops and starts the gateway.
 func (g *Gateway) Restart() {
 	g.t.Helper()
+	g.Reconfigure(func(*config.Config) {})
+}
+
+// Reconfigure stops the gateway and starts it with another configuration.
+func (g *Gateway) Reconfigure(f func(*config.Config)) {
+	g.t.Helper()
 	g.Stop()
+	f(&g.cfg)
 	g.Start()
 }
 

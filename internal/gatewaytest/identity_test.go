@@ -19,6 +19,7 @@ import (
 
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/config"
+	"coven-gateway/internal/conversation"
 	pb "coven-gateway/proto/coven"
 	"coven-gateway/sdk/agent"
 )
@@ -171,4 +172,48 @@ func TestLinkedDevice(t *testing.T) {
 	}
 	stop()
 	<-done
+}
+
+// TestInheritance: whoever claims an id that was used before, from a gateway that was open, gets
+// neither the secrets nor the conversation, until an admin confirms it.
+func TestInheritance(t *testing.T) {
+	g := New(t)
+	a := g.Agent("old")
+	if _, err := g.Conversations().Send(Ctx(), conversation.SendRequest{AgentID: "old", Frontend: "direct", Sender: "me", Text: "hello"}); err != nil {
+		t.Fatal(err)
+	}
+	a.Done(a.Message().GetRequestId(), "hi")
+	if _, err := g.Identity().SetSecret(Ctx(), "old", "API_KEY", "k"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Identity().SetSecret(Ctx(), "", "FOR_ALL", "x"); err != nil {
+		t.Fatal(err)
+	}
+	g.Reconfigure(Locked)
+	p, token := g.Principal("newcomer")
+	connect := func() *pb.Welcome {
+		t.Helper()
+		w := g.ConnectAs(Bearer(token), "old").next().GetWelcome()
+		if w == nil {
+			t.Fatal("not welcome")
+		}
+		return w
+	}
+	oversees := func() bool {
+		t.Helper()
+		all, err := g.Identity().Oversees(t.Context(), p, "old")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	if w := connect(); len(w.Secrets) != 1 || w.Secrets["FOR_ALL"] != "x" || oversees() {
+		t.Errorf("an unconfirmed owner got %v, oversees: %v", w.Secrets, oversees())
+	}
+	if err := g.Identity().TransferAgent(Ctx(), "old", p.ID); err != nil {
+		t.Fatal(err)
+	}
+	if w := connect(); w.Secrets["API_KEY"] != "k" || !oversees() {
+		t.Errorf("a confirmed owner got %v, oversees: %v", w.Secrets, oversees())
+	}
 }

@@ -230,28 +230,35 @@ func (tx identityTx) Touch(u auth.Usage) error {
 func scanAgentID(row scanner) (auth.AgentID, error) {
 	var a auth.AgentID
 	var at int64
-	err := row.Scan(&a.ID, &a.PrincipalID, &at)
+	err := row.Scan(&a.ID, &a.PrincipalID, &at, &a.Confirmed)
 	a.ClaimedAt = fromMicros(at)
 	return a, err
 }
 
 func (r identityReader) AgentOwner(agentID string) (auth.AgentID, error) {
-	a, err := scanAgentID(r.q.QueryRowContext(r.ctx, `SELECT agent_id, principal_id, claimed_at FROM agent_ids WHERE agent_id = $1`, agentID))
+	a, err := scanAgentID(r.q.QueryRowContext(r.ctx, `SELECT agent_id, principal_id, claimed_at, confirmed FROM agent_ids WHERE agent_id = $1`, agentID))
 	return found(a, err, "owner of agent", agentID)
 }
 
 func (r identityReader) AgentIDs(principalID, after string, limit int) ([]auth.AgentID, error) {
 	return query(r.ctx, r.q, scanAgentID, `
-		SELECT agent_id, principal_id, claimed_at FROM agent_ids
+		SELECT agent_id, principal_id, claimed_at, confirmed FROM agent_ids
 		WHERE agent_id > $1 AND ($2 = '' OR principal_id = $2)
 		ORDER BY agent_id LIMIT $3`, after, principalID, limit)
 }
 
+func (tx identityTx) Inheritance(agentID string) (bool, error) {
+	n, err := tx.count(`
+		SELECT EXISTS (SELECT 1 FROM conversations WHERE agent_id = $1) OR EXISTS (SELECT 1 FROM secrets WHERE agent_id = $1)`, agentID)
+	return n > 0, err
+}
+
 func (tx identityTx) SetAgentOwner(a auth.AgentID) error {
 	_, err := tx.exec(`
-		INSERT INTO agent_ids (agent_id, principal_id, claimed_at) VALUES ($1, $2, $3)
-		ON CONFLICT (agent_id) DO UPDATE SET principal_id = excluded.principal_id, claimed_at = excluded.claimed_at`,
-		a.ID, a.PrincipalID, micros(a.ClaimedAt))
+		INSERT INTO agent_ids (agent_id, principal_id, claimed_at, confirmed) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (agent_id) DO UPDATE
+		SET principal_id = excluded.principal_id, claimed_at = excluded.claimed_at, confirmed = excluded.confirmed`,
+		a.ID, a.PrincipalID, micros(a.ClaimedAt), a.Confirmed)
 	return err
 }
 

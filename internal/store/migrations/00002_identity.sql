@@ -62,7 +62,8 @@ CREATE INDEX tokens_parent ON tokens (parent) WHERE parent != '';
 CREATE TABLE agent_ids (
     agent_id     TEXT    PRIMARY KEY,
     principal_id TEXT    NOT NULL,
-    claimed_at   INTEGER NOT NULL
+    claimed_at   INTEGER NOT NULL,
+    confirmed    INTEGER NOT NULL -- 0 when there was history or a secret to inherit and no admin has agreed
 );
 CREATE INDEX agent_ids_principal ON agent_ids (principal_id);
 
