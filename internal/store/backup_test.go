@@ -61,6 +61,11 @@ func live(t *testing.T) (stop func(), p store.Place) {
 			}
 		}
 	}
+	for _, name := range []string{"ONE", "TWO", "THREE"} { // records of the audit log
+		if _, err := gw.Identity().SetSecret(gatewaytest.Ctx(), "", name, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var turns []string
 	for i, files := range [][]conversation.FileData{{{Name: "q.txt", Type: "text/plain", Data: []byte("a question")}}, nil} {
 		turn, err := s.Send(gatewaytest.Ctx(), conversation.SendRequest{AgentID: "a", Frontend: "direct", Sender: "me", Text: fmt.Sprint("message ", i), Files: files})
@@ -350,6 +355,8 @@ func TestVerify(t *testing.T) {
 		{`UPDATE increments SET seq = 5 WHERE seq = 6`, "5 is there twice"},
 		{`UPDATE events SET cuts = x'00' WHERE seq = 3`, "damaged cuts"},
 		{`UPDATE events SET text = text || 'x' WHERE seq = 3`, "its cuts end at"},
+		{`UPDATE audit_log SET actor = 'x' WHERE seq = 2`, "record 2 of the audit log is not as it was written"},
+		{`DELETE FROM audit_log WHERE seq = 1`, "record 1 of the audit log is not as it was written"},
 		{`UPDATE events SET last_seq = 2000 WHERE seq = 3`, "further than readers look"},
 		{`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, 1)`, "newer gateway"},
 	} {

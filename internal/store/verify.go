@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/hex"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/pressly/goose/v3"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 )
 
@@ -157,7 +159,8 @@ func Verify(ctx context.Context, path string) error {
 		if bad, err := query(ctx, tx, scanString, `SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok' LIMIT 10`); err != nil || len(bad) > 0 {
 			return errors.Join(append(toErrors(bad), err)...)
 		}
-		if _, err := schemaOf(ctx, tx); err != nil {
+		schema, err := schemaOf(ctx, tx)
+		if err != nil {
 			return err
 		}
 		var errs []error
@@ -167,6 +170,9 @@ func Verify(ctx context.Context, path string) error {
 				return err
 			}
 			errs = append(errs, toErrors(bad)...)
+		}
+		if schema >= auditSchema {
+			errs = append(errs, unchained(ctx, tx))
 		}
 		bad, err := misnumbered(ctx, tx)
 		return errors.Join(append(errs, append(bad, err)...)...)
@@ -250,6 +256,25 @@ var invariants = []string{
 		(SELECT COALESCE(SUM(json_array_length(detail, '$.files')), 0) FROM events WHERE kind = %d) AS named,
 		(SELECT COUNT(*) FROM files) AS stored)
 	WHERE named <> stored`, conversation.KindFile, conversation.KindMessage),
+}
+
+// auditSchema is the first schema with an audit log.
+const auditSchema = 2
+
+// unchained returns the first record of the audit log that does not follow the one before it. The
+// signatures are for the gateway to check, which has the key.
+func unchained(ctx context.Context, tx *sql.Tx) error {
+	var last auth.AuditRecord
+	var bad error
+	_, err := query(ctx, tx, func(row scanner) (struct{}, error) {
+		r, err := scanAudit(row)
+		if next := r.Follow(last); err == nil && bad == nil && (next.Seq != r.Seq || !bytes.Equal(next.Hash, r.Hash)) {
+			bad = fmt.Errorf("record %d of the audit log is not as it was written", last.Seq+1)
+		}
+		last = r
+		return struct{}{}, err
+	}, selectAudit+" ORDER BY seq")
+	return errors.Join(bad, err)
 }
 
 // misnumbered finds conversations whose events are not numbered 1, 2, 3 … A number is that of an
