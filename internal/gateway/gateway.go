@@ -171,7 +171,8 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.agents.Register(g.grpcServer)
 	client.Register(g.grpcServer, g.identity)
 	admin.Register(g.grpcServer, g.identity, g.conversations)
-	healthpb.RegisterHealthServer(g.grpcServer, health.NewServer())
+	serving := health.NewServer()
+	healthpb.RegisterHealthServer(g.grpcServer, serving)
 	reflection.Register(g.grpcServer)
 	if err := served(g.grpcServer); err != nil {
 		return err
@@ -191,6 +192,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		defer cancel()
 		return g.conversations.Drain(ctx)
 	})
+	g.onStop("health service", func(context.Context) error { serving.Shutdown(); return nil })
 	return nil
 }
 

@@ -20,12 +20,21 @@ import (
 	"coven-gateway/internal/fault"
 )
 
+// Bounds of a call, besides those of its message.
+const (
+	maxHeaders   = 64 << 10    // bytes
+	unaryTimeout = time.Minute // of a call that is not a stream
+)
+
 // interceptors authenticate and authorize every call, keep a panic to the call it happened in, turn
 // faults into statuses and log one line per call.
 func interceptors(a *auth.Service, logger *slog.Logger) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.StatsHandler(&connections{}),
+		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+			ctx, cancel := context.WithTimeout(ctx, unaryTimeout)
+			defer cancel()
 			err = call(ctx, a, logger, info.FullMethod, func(ctx context.Context) (err error) {
 				resp, err = handler(ctx, req)
 				return err
