@@ -268,3 +268,17 @@ func toolNotFound(requestID string) *pb.ServerMessage {
 func shutdownMessage(reason string) *pb.ServerMessage {
 	return &pb.ServerMessage{Payload: &pb.ServerMessage_Shutdown{Shutdown: &pb.Shutdown{Reason: reason}}}
 }
+
+// Infos returns the connected agents as clients are told of them, sorted by id.
+func (r *Registry) Infos() []*pb.AgentInfo {
+	infos := r.List()
+	out := make([]*pb.AgentInfo, len(infos))
+	for i, a := range infos {
+		md := &pb.AgentMetadata{WorkingDirectory: a.WorkingDir, Hostname: a.Hostname, Os: a.OS, Workspaces: a.Workspaces, Backend: a.Backend}
+		if g := a.Git; g != nil {
+			md.Git = &pb.GitInfo{Branch: g.Branch, Commit: g.Commit, Dirty: g.Dirty, Remote: g.Remote, Ahead: int32(g.Ahead), Behind: int32(g.Behind)}
+		}
+		out[i] = &pb.AgentInfo{Id: a.ID, Name: a.Name, Backend: a.Backend, WorkingDir: a.WorkingDir, Connected: true, Metadata: md}
+	}
+	return out
+}

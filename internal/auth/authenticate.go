@@ -32,7 +32,9 @@ func (s *Service) Authenticate(ctx context.Context, c Credentials) (Principal, e
 				"this gateway has no authentication configured and therefore serves loopback addresses only; your address is %s "+
 					"(its operator can set auth.jwt_secret, or auth.open_remote: true)", c.Address)
 		}
-		return Anonymous, nil
+		p := Anonymous
+		p.Credential.Connection = c.Connection
+		return p, nil
 	}
 	asOf := s.cache.state()
 	read := s.store.Read(ctx)
@@ -57,7 +59,7 @@ func (s *Service) Authenticate(ctx context.Context, c Credentials) (Principal, e
 		}
 		return Principal{}, err
 	}
-	p.Credential.Address, p.Credential.asOf = c.Address, asOf
+	p.Credential.Address, p.Credential.Connection, p.Credential.asOf = c.Address, c.Connection, asOf
 	return p, nil
 }
 

@@ -58,6 +58,9 @@ type Credential struct {
 	Scopes  []Scope // what it is good for; nil is everything the principal may
 	Address string  // the caller's, without port
 
+	// Connection tells connections of the caller apart; 0 if it is not known.
+	Connection uint64
+
 	asOf uint64 // state of rights it was checked against, see Service.Enter
 }
 

@@ -1,25 +1,58 @@
-// Package client serves the gRPC service coven.ClientService: what people's programs use.
+// Package client serves the gRPC service coven.ClientService: what people's programs use. Its
+// streams are readers of the same log as everything else.
 package client
 
 import (
 	"context"
+	"errors"
+	"slices"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"coven-gateway/internal/auth"
+	"coven-gateway/internal/conversation"
+	"coven-gateway/internal/fault"
 	pb "coven-gateway/proto/coven"
 )
 
+// Options are what the service needs. All fields are required.
+type Options struct {
+	Identity      *auth.Service
+	Conversations *conversation.Service
+	Agents        Agents
+	Stopping      <-chan struct{} // closed when streams have to end
+}
+
+// Agents tells who is connected.
+type Agents interface {
+	// Infos returns the connected agents in the order of their ids.
+	Infos() []*pb.AgentInfo
+	// Resolve returns the agent id that an agent id or the instance id of a connection names.
+	Resolve(id string) (agentID string, ok bool)
+}
+
 // Register offers the service on a server. Its interceptors must put the caller into the context,
 // see [auth.From], and turn faults into statuses.
-func Register(s grpc.ServiceRegistrar, identity *auth.Service) {
-	pb.RegisterClientServiceServer(s, service{identity: identity})
+func Register(s grpc.ServiceRegistrar, o Options) {
+	pb.RegisterClientServiceServer(s, service{identity: o.Identity, conversations: o.Conversations, agents: o.Agents, stopping: o.Stopping})
 }
 
 type service struct {
 	pb.UnimplementedClientServiceServer
-	identity *auth.Service
+	identity      *auth.Service
+	conversations *conversation.Service
+	agents        Agents
+	stopping      <-chan struct{}
+}
+
+// agentID is the agent whose conversation a key names.
+func (s service) agentID(key string) string {
+	if id, ok := s.agents.Resolve(key); ok {
+		return id
+	}
+	return key
 }
 
 // GetMe implements coven.ClientService.
@@ -33,6 +66,83 @@ func (service) GetMe(ctx context.Context, _ *emptypb.Empty) (*pb.MeResponse, err
 		m.Roles = append(m.Roles, string(r))
 	}
 	return m, nil
+}
+
+// ListAgents implements coven.ClientService.
+func (s service) ListAgents(_ context.Context, r *pb.ListAgentsRequest) (*pb.ListAgentsResponse, error) {
+	resp := &pb.ListAgentsResponse{}
+	for _, a := range s.agents.Infos() {
+		if ws := r.GetWorkspace(); ws == "" || slices.Contains(a.GetMetadata().GetWorkspaces(), ws) {
+			resp.Agents = append(resp.Agents, a)
+		}
+	}
+	return resp, nil
+}
+
+// SendMessage implements coven.ClientService. Each principal has one thread with each agent: the
+// protocol knows no others.
+func (s service) SendMessage(ctx context.Context, r *pb.ClientSendMessageRequest) (*pb.ClientSendMessageResponse, error) {
+	p, err := auth.From(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case r.GetIdempotencyKey() == "":
+		return nil, fault.New(fault.Invalid, "idempotency_key required")
+	case len(r.GetIdempotencyKey()) > conversation.MaxIdempotencyKey:
+		return nil, fault.New(fault.Invalid, "idempotency_key too long")
+	case r.GetConversationKey() == "":
+		return nil, fault.New(fault.Invalid, "conversation_key required")
+	case r.GetContent() == "" && len(r.GetAttachments()) == 0:
+		return nil, fault.New(fault.Invalid, "content required")
+	}
+	agentID := s.agentID(r.GetConversationKey())
+	thread := agentID + " " + p.ID
+	in := conversation.SendRequest{
+		AgentID: agentID, ThreadID: uuid.NewSHA1(threads, []byte(thread)).String(), Frontend: "grpc", ExternalID: thread,
+		Sender: p.Name, Text: r.GetContent(), Key: r.GetIdempotencyKey(), Detached: true,
+	}
+	for _, f := range r.GetAttachments() {
+		in.Files = append(in.Files, conversation.FileData{Name: f.GetFilename(), Type: f.GetMimeType(), Data: f.GetData()})
+	}
+	t, err := s.conversations.Send(ctx, in)
+	if errors.Is(err, conversation.ErrAgentGone) {
+		return nil, fault.Wrap(err, fault.NotFound, "agent not found")
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.ClientSendMessageResponse{Status: "accepted"}
+	if t.Repeated {
+		resp.Status = "duplicate"
+	}
+	resp.MessageId, err = s.conversations.EventID(ctx, t.AgentID, t.First)
+	return resp, err
+}
+
+// threads is the name space of the threads of gRPC clients.
+var threads = uuid.MustParse("5b1a1e0c-6a0f-4c0e-9d43-0e8f6d2d7c11")
+
+// ApproveTool implements coven.ClientService. That nobody waits for the answer is not an error of
+// the call.
+func (s service) ApproveTool(ctx context.Context, r *pb.ApproveToolRequest) (*pb.ApproveToolResponse, error) {
+	if err := errors.Join(required("agent_id", r.GetAgentId()), required("tool_id", r.GetToolId())); err != nil {
+		return nil, err
+	}
+	err := s.conversations.Approve(ctx, r.GetAgentId(), r.GetToolId(), r.GetApproved(), r.GetApproveAll())
+	switch fault.CodeOf(err) {
+	case fault.NotFound, fault.Unavailable:
+		return &pb.ApproveToolResponse{Error: new(fault.Message(err))}, nil
+	}
+	return &pb.ApproveToolResponse{Success: err == nil}, err
+}
+
+// AnswerQuestion implements coven.ClientService. No agent can ask anything yet.
+func (service) AnswerQuestion(_ context.Context, r *pb.AnswerQuestionRequest) (*pb.AnswerQuestionResponse, error) {
+	if err := errors.Join(required("agent_id", r.GetAgentId()), required("question_id", r.GetQuestionId())); err != nil {
+		return nil, err
+	}
+	return &pb.AnswerQuestionResponse{Error: new("no pending question with ID " + r.GetQuestionId())}, nil
 }
 
 // RegisterAgent implements coven.ClientService.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"coven-gateway/internal/fault"
@@ -46,9 +48,11 @@ var entryKinds = []Kind{KindMessage, KindToolCall, KindToolResult, KindFile, Kin
 // A HistoryQuery names a part of the history of an agent.
 type HistoryQuery struct {
 	AgentID  string
-	ThreadID string // only this thread; "" for all
-	After    int64  // entries with larger numbers; ignored with Newest
-	Newest   bool   // the last Limit entries, still in ascending order
+	ThreadID string    // only this thread; "" for all
+	After    int64     // entries with larger numbers; ignored with Newest
+	Newest   bool      // the last Limit entries, still in ascending order
+	Since    time.Time // unless zero: only entries at this time or later
+	Until    time.Time // unless zero: only entries at this time or earlier
 	Limit    int
 }
 
@@ -62,6 +66,19 @@ type HistoryPage struct {
 // EventID returns the identity of an event outside of its conversation.
 func (c Conversation) EventID(seq int64) string { return fmt.Sprintf("%s-%d", c.UID, seq) }
 
+// seqOf returns the number of an event from its identity; one of the text of a failed turn included.
+func (c Conversation) seqOf(id string) (seq int64, ok bool) {
+	digits, ok := strings.CutPrefix(strings.TrimSuffix(id, textSuffix), c.UID+"-")
+	if !ok || c.ID == 0 {
+		return 0, false
+	}
+	seq, err := strconv.ParseInt(digits, 10, 64)
+	return seq, err == nil && seq > 0
+}
+
+// textSuffix tells the text of a turn that has failed from its error, which has the same number.
+const textSuffix = "-text"
+
 // History returns a part of the history; of an agent that nobody has talked to, an empty one.
 func (s *Service) History(ctx context.Context, q HistoryQuery) (HistoryPage, error) {
 	whose, err := s.scope(ctx, q.AgentID)
@@ -74,7 +91,7 @@ func (s *Service) History(ctx context.Context, q HistoryQuery) (HistoryPage, err
 	}
 	page, err := s.log.Records(ctx, Query{
 		Conversation: conv.ID, Thread: q.ThreadID, Principal: whose, After: q.After, Until: conv.Head,
-		Limit: q.Limit, Backward: q.Newest, Only: entryKinds,
+		Limit: q.Limit, Backward: q.Newest, Only: entryKinds, Since: q.Since, UntilTime: q.Until,
 	})
 	if err != nil {
 		return HistoryPage{}, err
@@ -99,11 +116,28 @@ func (s *Service) entries(ctx context.Context, conv Conversation, agentID string
 	if err != nil {
 		return nil, err
 	}
-	e := Entry{
-		ID: conv.EventID(rec.Last), Seq: rec.Last, AgentID: agentID, ThreadID: rec.ThreadID, TurnID: rec.TurnID,
-		At: rec.At, Author: "agent:" + agentID,
+	return s.entriesOf(ctx, conv, agentID, Event{Seq: rec.Last, At: rec.At, TurnID: rec.TurnID, ThreadID: rec.ThreadID, Body: body})
+}
+
+// Entries returns what an event of an agent's conversation is in its history; nothing for most.
+func (s *Service) Entries(ctx context.Context, agentID string, ev Event) ([]Entry, error) {
+	if !slices.Contains(entryKinds, ev.Body.kind()) {
+		return nil, nil
 	}
-	switch b := body.(type) {
+	conv, err := s.log.Conversation(ctx, agentID)
+	if err != nil {
+		return nil, err
+	}
+	return s.entriesOf(ctx, conv, agentID, ev)
+}
+
+func (s *Service) entriesOf(ctx context.Context, conv Conversation, agentID string, ev Event) ([]Entry, error) {
+	e := Entry{
+		ID: conv.EventID(ev.Seq), Seq: ev.Seq, AgentID: agentID, ThreadID: ev.ThreadID, TurnID: ev.TurnID,
+		At: ev.At, Author: "agent:" + agentID,
+	}
+	var err error
+	switch b := ev.Body.(type) {
 	case Message:
 		e.Inbound, e.Author, e.Type, e.Text, e.Files, e.Principal = true, b.Sender, EntryMessage, b.Text, b.Files, b.PrincipalID
 	case ToolCall:
@@ -136,7 +170,7 @@ func (s *Service) endEntries(ctx context.Context, e Entry, b Ended) ([]Entry, er
 		m := e
 		m.Type, m.Text = EntryMessage, text
 		if b.State != Done {
-			m.ID += "-text"
+			m.ID += textSuffix
 		}
 		es = append(es, m)
 	}

@@ -123,14 +123,15 @@ type Record struct {
 
 // A Query names a part of a conversation.
 type Query struct {
-	Conversation int64
-	Thread       string // only this thread; "" for all
-	Turn         string // only this turn; "" for all
-	Principal    string // only turns that it began; "" for all
-	After, Until int64  // After < Seq ≤ Until, judged by the increments of a block
-	Limit        int    // of records, at least 1
-	Backward     bool   // the newest first
-	Only         []Kind // only these kinds; nil for all
+	Conversation     int64
+	Thread           string    // only this thread; "" for all
+	Turn             string    // only this turn; "" for all
+	Principal        string    // only turns that it began; "" for all
+	After, Until     int64     // After < Seq ≤ Until, judged by the increments of a block
+	Limit            int       // of records, at least 1
+	Backward         bool      // the newest first
+	Only             []Kind    // only these kinds; nil for all
+	Since, UntilTime time.Time // unless zero: only records taken in at these times or between them
 }
 
 // A Page is a part of the answer to a Query. It may end early: it holds everything that was asked

@@ -3,6 +3,7 @@ package conversation
 import (
 	"context"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/fault"
 )
 
@@ -32,6 +33,7 @@ type Reader struct {
 	service *Service
 	feed    *feed
 	filter  Filter
+	who     watcher
 	until   int64         // of an ended turn its last number, else 0
 	ready   chan struct{} // capacity 1; a poke may be lost when one is pending already
 	pos     int64
@@ -45,7 +47,11 @@ func (s *Service) Reader(ctx context.Context, agentID string, f Filter, after in
 	if f.principal, err = s.scope(ctx, agentID); err != nil {
 		return nil, err
 	}
-	r := &Reader{service: s, filter: f, ready: make(chan struct{}, 1), pos: after}
+	p, err := auth.From(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &Reader{service: s, filter: f, who: watcherOf(p), ready: make(chan struct{}, 1), pos: after}
 	if f.TurnID != "" {
 		t, err := s.readTurn(ctx, f.TurnID)
 		if err != nil {

@@ -61,13 +61,15 @@ type Service struct {
 	feedsMu sync.Mutex
 	feeds   map[string]*feed // by agent id; only those in use
 
-	mu      sync.Mutex
-	open    map[string]*liveTurn // by turn id
-	order   map[string]*order    // by thread id; only those in use
-	closing bool
-	sending int
-	drained chan struct{} // closed when closing and nothing is open or being sent
-	idle    bool          // drained is closed
+	mu        sync.Mutex
+	open      map[string]*liveTurn              // by turn id
+	order     map[string]*order                 // by thread id; only those in use
+	followers map[string]map[*Follower]struct{} // by agent id
+	detached  map[string][]*detached            // by agent id, in the order of their beginning
+	closing   bool
+	sending   int
+	drained   chan struct{} // closed when closing and nothing is open or being sent
+	idle      bool          // drained is closed
 }
 
 // New returns a Service over a log. What a gateway that died has left open is ended first, as
@@ -75,10 +77,12 @@ type Service struct {
 func New(ctx context.Context, o Options) (*Service, error) {
 	s := &Service{
 		opts: o, log: o.Log, dispatcher: o.Dispatcher, logger: o.Logger, metrics: o.Metrics,
-		feeds:   make(map[string]*feed),
-		open:    make(map[string]*liveTurn),
-		order:   make(map[string]*order),
-		drained: make(chan struct{}),
+		feeds:     make(map[string]*feed),
+		open:      make(map[string]*liveTurn),
+		order:     make(map[string]*order),
+		followers: make(map[string]map[*Follower]struct{}),
+		detached:  make(map[string][]*detached),
+		drained:   make(chan struct{}),
 	}
 	if err := s.recover(ctx); err != nil {
 		return nil, fmt.Errorf("end what the last run left open: %w", err)
@@ -97,6 +101,7 @@ type SendRequest struct {
 	Text       string
 	Files      []FileData
 	Key        string // idempotency key; empty for none
+	Detached   bool   // the sender follows the turn in another call, see Follow
 }
 
 // Send stores a message, begins its turn and hands it to the agent. It returns when the agent's
@@ -120,6 +125,7 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 	if r.Key != "" {
 		switch t, d, err := s.log.TurnByKey(ctx, p.ID, r.Key); {
 		case err == nil:
+			t.Repeated = true
 			return t, SameRequest(d, digest)
 		case fault.CodeOf(err) != fault.NotFound:
 			return Turn{}, err
@@ -172,18 +178,19 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 	}
 	if err := s.committer.begin(b); err != nil || !b.fresh {
 		s.release(f)
+		b.turn.Repeated = err == nil
 		return b.turn, err
 	}
-	return b.turn, s.dispatch(ctx, b, r)
+	return b.turn, s.dispatch(ctx, p, b, r)
 }
 
 // dispatch hands a committed message to its agent. It belongs to no client connection any more.
-func (s *Service) dispatch(ctx context.Context, b *beginning, r SendRequest) error {
-	t := s.start(b)
+func (s *Service) dispatch(ctx context.Context, p auth.Principal, b *beginning, r SendRequest) error {
+	t := s.start(b, watcherOf(p), r.Detached)
 	if ctx.Err() != nil {
 		// The caller may have left, which makes no difference, or have lost its rights. Who takes
 		// them away looks for its turns after that, so it sees this one unless we see the change.
-		if p, err := auth.From(ctx); err != nil || s.opts.Policy.Recheck(context.WithoutCancel(ctx), p) != nil {
+		if s.opts.Policy.Recheck(context.WithoutCancel(ctx), p) != nil {
 			t.stop("the rights of the sender have ended")
 			return fault.New(fault.Forbidden, "principal has been revoked")
 		}
@@ -212,9 +219,9 @@ func (s *Service) dispatch(ctx context.Context, b *beginning, r SendRequest) err
 }
 
 // start makes a turn live. It takes over the user of the feed.
-func (s *Service) start(b *beginning) *liveTurn {
+func (s *Service) start(b *beginning, by watcher, detached bool) *liveTurn {
 	t := &liveTurn{
-		service: s, feed: b.feed, id: b.turn.ID, thread: b.turn.ThreadID, principal: b.turn.PrincipalID, started: b.turn.StartedAt, ref: b.ref,
+		service: s, feed: b.feed, id: b.turn.ID, thread: b.turn.ThreadID, principal: b.turn.PrincipalID, by: by, started: b.turn.StartedAt, ref: b.ref,
 		text: sha256.New(), heard: time.Now(), room: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	t.mu.Lock() // the timer may fire before it is assigned
@@ -222,6 +229,9 @@ func (s *Service) start(b *beginning) *liveTurn {
 	t.mu.Unlock()
 	s.mu.Lock()
 	s.open[t.id] = t
+	if detached {
+		s.detach(t, b.new.First)
+	}
 	s.mu.Unlock()
 	s.metrics.Turns.Inc()
 	s.metrics.TurnsOpen.Inc()
@@ -238,6 +248,7 @@ func (s *Service) retire(t *liveTurn, state TurnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, t.id)
+	s.settleDetached(t)
 	s.settle()
 }
 

@@ -55,6 +55,7 @@ type Turn struct {
 	EndedAt      time.Time // zero while open
 	Usage        Usage
 	UsageReports int64
+	Repeated     bool // it was found by its idempotency key; set by Service.Send
 }
 
 // maxTitle is the length of a thread's title, in characters.

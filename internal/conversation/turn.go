@@ -44,7 +44,9 @@ type liveTurn struct {
 	feed      *feed
 	id        string // of the turn
 	thread    string
-	principal string // who began it
+	principal string    // who began it
+	by        watcher   // likewise, and how it was connected
+	detached  *detached // guarded by Service.mu; nil unless the sender follows in another call
 	started   time.Time
 	call      Call // set before the agent can answer; nil until dispatched, guarded by mu
 

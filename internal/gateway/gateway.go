@@ -169,7 +169,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.onStop("HTTP server", g.stopHTTP)
 	g.grpcServer = grpc.NewServer(append(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(g.identity, o.Logger)...)...)
 	g.agents.Register(g.grpcServer)
-	client.Register(g.grpcServer, g.identity)
+	client.Register(g.grpcServer, client.Options{Identity: g.identity, Conversations: g.conversations, Agents: g.agents, Stopping: g.stopping})
 	admin.Register(g.grpcServer, g.identity, g.conversations)
 	serving := health.NewServer()
 	healthpb.RegisterHealthServer(g.grpcServer, serving)

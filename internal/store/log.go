@@ -120,6 +120,12 @@ func recordsQuery(q conversation.Query) (string, []any) {
 	if q.Principal != "" {
 		b.WriteString(" AND t.principal_id = " + arg(q.Principal))
 	}
+	if !q.Since.IsZero() {
+		b.WriteString(" AND e.at >= " + arg(micros(q.Since)))
+	}
+	if !q.UntilTime.IsZero() {
+		b.WriteString(" AND e.at <= " + arg(micros(q.UntilTime)))
+	}
 	if q.Only != nil {
 		kinds := make([]string, len(q.Only))
 		for i, k := range q.Only {
