@@ -266,6 +266,18 @@ func (r *Registry) Resolve(id string) (agentID string, ok bool) {
 	return c.info.ID, true
 }
 
+// ResolvePrincipal implements [conversation.Dispatcher].
+func (r *Registry) ResolvePrincipal(principalID, workingDir string) (agentID string, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, c := range r.agents {
+		if c.welcomed && c.info.Principal.ID == principalID && (workingDir == "" || workingDir == c.info.WorkingDir) && (!ok || id < agentID) {
+			agentID, ok = id, true
+		}
+	}
+	return agentID, ok
+}
+
 // Dispatch implements [conversation.Dispatcher]. A message of more than MaxDispatch bytes is a
 // TooLarge fault.
 func (r *Registry) Dispatch(ctx context.Context, agentID string, m conversation.Dispatch, to conversation.Sink) (conversation.Call, error) {

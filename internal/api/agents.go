@@ -17,6 +17,7 @@ type Agent struct {
 	Name         string    `json:"name"`
 	Connected    bool      `json:"connected"`
 	InstanceID   string    `json:"instance_id"`
+	PrincipalID  string    `json:"principal_id"`
 	Capabilities []string  `json:"capabilities"`
 	Workspaces   []string  `json:"workspaces"`
 	WorkingDir   string    `json:"working_dir"`

@@ -107,6 +107,10 @@ func (a *API) routes() []route {
 		{"GET /api/files/{id}", a.file},
 		{"GET /api/stats/usage", a.usage},
 
+		{"GET /api/bindings", a.listBindings},
+		{"POST /api/bindings", a.bind},
+		{"DELETE /api/bindings", a.unbind},
+
 		{"POST /api/link/request", a.requestLink},
 		{"GET /api/link/status/{code}", a.linkStatus},
 

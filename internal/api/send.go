@@ -223,13 +223,15 @@ func decodeSend(r *http.Request) (conversation.SendRequest, error) {
 		return conversation.SendRequest{}, fault.New(fault.Invalid, "sender is required")
 	case in.AgentID == "" && (in.Frontend == "" || in.ChannelID == ""):
 		return conversation.SendRequest{}, fault.New(fault.Invalid, "must specify agent_id or frontend+channel_id")
-	case in.AgentID == "":
-		return conversation.SendRequest{}, fault.New(fault.Invalid, "channel not bound to agent")
 	}
-	return conversation.SendRequest{
+	req := conversation.SendRequest{
 		AgentID: in.AgentID, ThreadID: in.ThreadID, Frontend: "direct", Sender: in.Sender, Text: in.Content,
 		Files: attached, Key: in.IdempotencyKey,
-	}, nil
+	}
+	if in.AgentID == "" {
+		req.Frontend, req.ChannelID = in.Frontend, in.ChannelID
+	}
+	return req, nil
 }
 
 // idempotencyKey is the key of a request, from its header or its body.

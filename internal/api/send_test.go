@@ -74,7 +74,6 @@ func TestDecodeSendRefuses(t *testing.T) {
 		{"", `{"content":"hi","agent_id":"a"}`, "sender is required"},
 		{"", `{"content":"hi","sender":"me"}`, "must specify agent_id or frontend+channel_id"},
 		{"", `{"content":"hi","sender":"me","frontend":"slack"}`, "must specify agent_id or frontend+channel_id"},
-		{"", `{"content":"hi","sender":"me","frontend":"slack","channel_id":"c"}`, "channel not bound to agent"},
 		{"", `{"frontend":"slack","channel_id":"c"}`, "content is required"},
 		{"", `{"content":"hi","sender":"me","agent_id":"a","idempotency_key":"other"}`, "the Idempotency-Key header and idempotency_key differ"},
 		{boundary, ``, "content is required"},

@@ -76,6 +76,10 @@ var Routes = map[string]Rule{
 	"GET /api/health/stream": {Anybody, "", NoObject},
 	"GET /metrics":           {AnyCaller, ScopeRead, NoObject}, // wherever metrics.path puts it
 
+	"GET /api/bindings":    {AnyCaller, ScopeRead, NoObject},
+	"POST /api/bindings":   {Admins, ScopeAdmin, NoObject},
+	"DELETE /api/bindings": {Admins, ScopeAdmin, NoObject},
+
 	"POST /api/link/request":      {Anybody, "", NoObject},
 	"GET /api/link/status/{code}": {Anybody, "", NoObject},
 

@@ -35,8 +35,13 @@ type Bindings interface {
 	Binding(ctx context.Context, id string) (Binding, error)
 	// Bindings returns the newest first; empty arguments select all.
 	Bindings(ctx context.Context, frontend, agentID string) ([]Binding, error)
+	// BindingOf returns the binding of a channel.
+	BindingOf(ctx context.Context, frontend, channelID string) (Binding, error)
 	// AddBinding fails with an Exists fault when the channel is bound.
 	AddBinding(ctx context.Context, b Binding, r auth.AuditRecord) error
+	// ReplaceBinding stores a binding in the place of the one that its channel has. It fails with a
+	// Conflict fault when that is not was any more.
+	ReplaceBinding(ctx context.Context, was, b Binding, r auth.AuditRecord) error
 	SetBinding(ctx context.Context, b Binding, r auth.AuditRecord) error
 	DeleteBinding(ctx context.Context, id string, r auth.AuditRecord) error
 }
@@ -46,31 +51,64 @@ func (s *Service) Bindings(ctx context.Context, frontend, agentID string) ([]Bin
 	return s.opts.Bindings.Bindings(ctx, frontend, agentID)
 }
 
+// BindingOf returns the binding of a channel, or a NotFound fault.
+func (s *Service) BindingOf(ctx context.Context, frontend, channelID string) (Binding, error) {
+	return s.opts.Bindings.BindingOf(ctx, frontend, channelID)
+}
+
 // Bind binds a channel. Faults: Invalid; NotFound when nobody knows the agent; Exists when the
 // channel is bound.
 func (s *Service) Bind(ctx context.Context, b Binding) (Binding, error) {
-	p, err := auth.From(ctx)
+	p, b, err := s.prepare(ctx, b)
 	if err != nil {
 		return Binding{}, err
+	}
+	return b, s.opts.Bindings.AddBinding(ctx, b, auth.NewRecord(p, "create_binding", "binding", b.ID, b.detail()))
+}
+
+// BindAnyway binds a channel, also one that is bound, and returns the binding that it replaces. One
+// that is bound as it is asked for stays as it is; was is that one then.
+func (s *Service) BindAnyway(ctx context.Context, b Binding) (now, was Binding, err error) {
+	p, b, err := s.prepare(ctx, b)
+	if err != nil {
+		return Binding{}, Binding{}, err
+	}
+	was, err = s.opts.Bindings.BindingOf(ctx, b.Frontend, b.ChannelID)
+	switch {
+	case fault.CodeOf(err) == fault.NotFound:
+		return b, Binding{}, s.opts.Bindings.AddBinding(ctx, b, auth.NewRecord(p, "create_binding", "binding", b.ID, b.detail()))
+	case err != nil:
+		return Binding{}, Binding{}, err
+	case was.AgentID == b.AgentID && was.WorkingDir == b.WorkingDir:
+		return was, was, nil
+	}
+	return b, was, s.opts.Bindings.ReplaceBinding(ctx, was, b, auth.NewRecord(p, "update_binding", "binding", b.ID, b.detail()))
+}
+
+// prepare checks a binding and gives it an identity.
+func (s *Service) prepare(ctx context.Context, b Binding) (auth.Principal, Binding, error) {
+	p, err := auth.From(ctx)
+	if err != nil {
+		return p, b, err
 	}
 	word := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' }
 	switch {
 	case b.Frontend == "":
-		return Binding{}, fault.New(fault.Invalid, "frontend required")
+		return p, b, fault.New(fault.Invalid, "frontend required")
 	case len(b.Frontend) > MaxFrontend || strings.ContainsFunc(b.Frontend, func(r rune) bool { return !word(r) }):
-		return Binding{}, fault.New(fault.Invalid, "frontend must be lowercase alphanumeric with underscores, 1-50 chars")
+		return p, b, fault.New(fault.Invalid, "frontend must be lowercase alphanumeric with underscores, 1-50 chars")
 	case b.ChannelID == "":
-		return Binding{}, fault.New(fault.Invalid, "channel_id required")
+		return p, b, fault.New(fault.Invalid, "channel_id required")
 	case len(b.ChannelID) > MaxChannelID:
-		return Binding{}, fault.New(fault.Invalid, "channel_id exceeds 500 characters")
+		return p, b, fault.New(fault.Invalid, "channel_id exceeds 500 characters")
 	case !utf8.ValidString(b.ChannelID):
-		return Binding{}, fault.New(fault.Invalid, "channel_id must be UTF-8")
+		return p, b, fault.New(fault.Invalid, "channel_id must be UTF-8")
 	}
 	if b.AgentID, err = s.bindable(ctx, b.AgentID); err != nil {
-		return Binding{}, err
+		return p, b, err
 	}
 	b.ID, b.CreatedAt, b.CreatedBy = uuid.NewString(), time.Now().UTC().Truncate(time.Microsecond), p.ID
-	return b, s.opts.Bindings.AddBinding(ctx, b, auth.NewRecord(p, "create_binding", "binding", b.ID, b.detail()))
+	return p, b, nil
 }
 
 // Rebind points a binding at another agent.
@@ -130,3 +168,29 @@ func (s *Service) bindable(ctx context.Context, id string) (string, error) {
 	}
 	return "", fault.New(fault.NotFound, "agent not found")
 }
+
+// bound returns the agent that a channel is bound to: an agent id, or of the principal that it is
+// bound to an agent that is connected.
+func (s *Service) bound(ctx context.Context, frontend, channelID string) (agentID string, err error) {
+	b, err := s.opts.Bindings.BindingOf(ctx, frontend, channelID)
+	if fault.CodeOf(err) == fault.NotFound {
+		return "", fault.Wrap(err, fault.Invalid, "channel not bound to agent")
+	}
+	if err != nil {
+		return "", err
+	}
+	if agentID, ok := s.dispatcher.ResolvePrincipal(b.AgentID, b.WorkingDir); ok {
+		return agentID, nil
+	}
+	return b.AgentID, nil
+}
+
+// channelThread is the thread of a channel with an agent. It stays the same, also when the channel
+// was bound to another agent in between.
+func channelThread(frontend, channelID, agentID string) (id, externalID string) {
+	externalID = channelID + " " + agentID
+	return uuid.NewSHA1(channelThreads, []byte(frontend+" "+externalID)).String(), externalID
+}
+
+// channelThreads is the name space of the threads of channels.
+var channelThreads = uuid.MustParse("0f6f6c0e-3d6a-4c55-9a35-5a8d1c1f9b52")

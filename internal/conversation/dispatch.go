@@ -13,6 +13,9 @@ type Dispatcher interface {
 	// Resolve returns the agent id that an id names: an agent id, or the instance id of a
 	// connection. ok is false when no such agent is connected.
 	Resolve(id string) (agentID string, ok bool)
+	// ResolvePrincipal returns the first connected agent of a principal, in a working directory
+	// unless that is "".
+	ResolvePrincipal(principalID, workingDir string) (agentID string, ok bool)
 	// Dispatch returns when the agent's connection has taken the message, in the order of the
 	// calls. From then on everything the agent answers goes to the sink, in order, and Gone when
 	// the agent disappears. It fails with ErrAgentGone, or with the context while the connection

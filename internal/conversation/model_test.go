@@ -39,6 +39,8 @@ func newAgents() *agents {
 	return &agents{sinks: make(map[string]conversation.Sink), cancelled: make(map[string]string)}
 }
 
+func (a *agents) ResolvePrincipal(string, string) (string, bool) { return "", false }
+
 func (a *agents) Resolve(id string) (string, bool) { return id, !a.away }
 
 func (a *agents) Dispatch(_ context.Context, _ string, m conversation.Dispatch, to conversation.Sink) (conversation.Call, error) {

@@ -94,6 +94,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 // A SendRequest is a message for an agent.
 type SendRequest struct {
 	AgentID    string // or the instance id of its connection
+	ChannelID  string // where AgentID is empty: a channel of the frontend, which is bound to an agent
 	ThreadID   string // continues or names a thread; a new one is made where it is empty
 	Frontend   string // where the message comes from, for the thread
 	ExternalID string // what the frontend calls the thread; its id where empty
@@ -131,7 +132,15 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 			return Turn{}, err
 		}
 	}
+	if r.AgentID == "" {
+		if r.AgentID, err = s.bound(ctx, r.Frontend, r.ChannelID); err != nil {
+			return Turn{}, err
+		}
+	}
 	agentID, ok := s.dispatcher.Resolve(r.AgentID)
+	if ok && r.ChannelID != "" && r.ThreadID == "" {
+		r.ThreadID, r.ExternalID = channelThread(r.Frontend, r.ChannelID, agentID)
+	}
 	if !ok {
 		return Turn{}, fault.Wrap(ErrAgentGone, fault.Unavailable, "agent unavailable")
 	}
@@ -472,6 +481,10 @@ func (s *Service) check(r SendRequest) error {
 		return fault.New(fault.Invalid, "sender must not be longer than %d bytes; this one has %d", MaxSender, len(r.Sender))
 	case len(r.ThreadID) > MaxThreadID:
 		return fault.New(fault.Invalid, "thread_id must not be longer than %d bytes; this one has %d", MaxThreadID, len(r.ThreadID))
+	case len(r.Frontend) > MaxFrontend:
+		return fault.New(fault.Invalid, "frontend must not be longer than %d bytes; this one has %d", MaxFrontend, len(r.Frontend))
+	case len(r.ChannelID) > MaxChannelID:
+		return fault.New(fault.Invalid, "channel_id must not be longer than %d bytes; this one has %d", MaxChannelID, len(r.ChannelID))
 	case len(r.Key) > MaxIdempotencyKey:
 		return fault.New(fault.Invalid, "the idempotency key must not be longer than %d bytes; this one has %d", MaxIdempotencyKey, len(r.Key))
 	case len(r.Files) > s.opts.MaxFiles:
@@ -522,6 +535,10 @@ func (r SendRequest) digest() []byte {
 	}
 	for _, f := range []string{r.AgentID, r.ThreadID, r.Sender, r.Text} {
 		put([]byte(f))
+	}
+	if r.AgentID == "" { // the same channel may be bound to another agent by now
+		put([]byte(r.Frontend))
+		put([]byte(r.ChannelID))
 	}
 	for _, f := range r.Files {
 		put([]byte(f.Name))

@@ -41,6 +41,11 @@ func (s Bindings) Binding(ctx context.Context, id string) (conversation.Binding,
 	return scanBinding(s.db.read.QueryRowContext(ctx, selectBinding+" WHERE binding_id = $1", id))
 }
 
+// BindingOf implements conversation.Bindings.
+func (s Bindings) BindingOf(ctx context.Context, frontend, channelID string) (conversation.Binding, error) {
+	return scanBinding(s.db.read.QueryRowContext(ctx, selectBinding+" WHERE frontend = $1 AND channel_id = $2", frontend, channelID))
+}
+
 // Bindings implements conversation.Bindings.
 func (s Bindings) Bindings(ctx context.Context, frontend, agentID string) ([]conversation.Binding, error) {
 	return query(ctx, s.db.read, scanBinding, selectBinding+`
@@ -68,6 +73,13 @@ func (s Bindings) AddBinding(ctx context.Context, b conversation.Binding, r auth
 		INSERT INTO bindings (binding_id, frontend, channel_id, agent_id, working_dir, created_at, created_by)
 		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (frontend, channel_id) DO NOTHING`,
 		b.ID, b.Frontend, b.ChannelID, b.AgentID, b.WorkingDir, micros(b.CreatedAt), b.CreatedBy)
+}
+
+// ReplaceBinding implements conversation.Bindings.
+func (s Bindings) ReplaceBinding(ctx context.Context, was, b conversation.Binding, r auth.AuditRecord) error {
+	return s.change(ctx, r, fault.New(fault.Conflict, "the channel was bound anew meanwhile"), `
+		UPDATE bindings SET binding_id = $1, agent_id = $2, working_dir = $3, created_at = $4, created_by = $5
+		WHERE binding_id = $6`, b.ID, b.AgentID, b.WorkingDir, micros(b.CreatedAt), b.CreatedBy, was.ID)
 }
 
 // SetBinding implements conversation.Bindings.
