@@ -115,8 +115,8 @@ type Conn struct {
 	pulse   *time.Timer         // checks for silence; nil until the agent sends a heartbeat
 }
 
-func newConn(r *Registry, stream grpc.BidiStreamingServer[pb.AgentMessage, pb.ServerMessage], p auth.Principal) *Conn {
-	c := &Conn{registry: r, stream: stream, room: make(chan struct{}, maxWaiting), info: Info{Principal: p}}
+func newConn(r *Registry, stream grpc.BidiStreamingServer[pb.AgentMessage, pb.ServerMessage]) *Conn {
+	c := &Conn{registry: r, stream: stream, room: make(chan struct{}, maxWaiting)}
 	c.ctx, c.end = context.WithCancelCause(stream.Context())
 	return c
 }
@@ -255,7 +255,11 @@ func (c *Conn) register() error {
 	if err != nil {
 		return err
 	}
-	info.Principal = c.info.Principal
+	p, err := auth.From(c.ctx)
+	if err != nil {
+		return err
+	}
+	info.PrincipalID = p.ID
 	c.info = info
 	late.Stop() // enter has a bound of its own
 	if c.info.Capabilities, c.secrets, err = c.registry.opts.Admit(c.ctx, info.ID, info.Capabilities); err != nil {
@@ -526,7 +530,7 @@ func (c *Conn) waiting() int {
 }
 
 func (c *Conn) log() *slog.Logger {
-	return c.registry.logger.With("agent_id", c.info.ID, "instance_id", c.info.InstanceID, "principal", c.info.Principal.ID)
+	return c.registry.logger.With("agent_id", c.info.ID, "instance_id", c.info.InstanceID, "principal", c.info.PrincipalID)
 }
 
 // note logs what an agent sends and nobody can use: once for each of the last few requests, and not

@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 
-	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 	pb "coven-gateway/proto/coven"
 )
@@ -129,9 +128,9 @@ func TestWelcome(t *testing.T) {
 		want := Info{
 			ID: "an id", InstanceID: w.GetInstanceId(), Name: "Ann", Capabilities: []string{"base", "chat"}, Workspaces: []string{"w"},
 			WorkingDir: "/src", Backend: "mux", Hostname: "host", OS: "linux", Features: []string{"token_usage"},
-			Git:       &Git{Branch: "main", Commit: "c0ffee", Remote: "origin", Dirty: true, Ahead: 1, Behind: 2},
-			Tools:     []Tool{{"t", "d", "{}", []string{"ui"}, 5 * time.Second}, {Name: "u", Timeout: 30 * time.Second}},
-			Principal: auth.Principal{ID: "owner", Kind: "agent"}, ConnectedAt: now, LastSeen: now.Add(time.Minute), OpenTurns: 1,
+			Git:         &Git{Branch: "main", Commit: "c0ffee", Remote: "origin", Dirty: true, Ahead: 1, Behind: 2},
+			Tools:       []Tool{{"t", "d", "{}", []string{"ui"}, 5 * time.Second}, {Name: "u", Timeout: 30 * time.Second}},
+			PrincipalID: "owner", ConnectedAt: now, LastSeen: now.Add(time.Minute), OpenTurns: 1,
 		}
 		time.Sleep(time.Minute)
 		g.say("an id", "turn")
@@ -297,7 +296,7 @@ func TestNobodySlipsIn(t *testing.T) {
 		for range 2 {
 			others.Go(func() {
 				for ctx.Err() == nil {
-					c := &Conn{info: Info{ID: "a", Principal: auth.Principal{ID: "somebody else"}}}
+					c := &Conn{info: Info{ID: "a", PrincipalID: "somebody else"}}
 					if g.enter(ctx, c) == nil {
 						t.Error("somebody slipped in")
 						g.leave(c)

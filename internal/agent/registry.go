@@ -23,7 +23,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
-	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
 )
@@ -67,7 +66,7 @@ type Info struct {
 	OS           string
 	Features     []string // optional parts of the protocol that the agent understands
 	Tools        []Tool   // that the agent hosts
-	Principal    auth.Principal
+	PrincipalID  string
 	ConnectedAt  time.Time
 	LastSeen     time.Time // when the agent's last message had been handled
 	OpenTurns    int
@@ -168,7 +167,7 @@ func (r *Registry) enter(ctx context.Context, c *Conn) error {
 		r.seat(c)
 		r.mu.Unlock()
 		return nil
-	case holder == nil || holder.info.Principal.ID != c.info.Principal.ID || holder.next != nil:
+	case holder == nil || holder.info.PrincipalID != c.info.PrincipalID || holder.next != nil:
 		r.mu.Unlock()
 		return taken
 	}
@@ -271,7 +270,7 @@ func (r *Registry) ResolvePrincipal(principalID, workingDir string) (agentID str
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, c := range r.agents {
-		if c.welcomed && c.info.Principal.ID == principalID && (workingDir == "" || workingDir == c.info.WorkingDir) && (!ok || id < agentID) {
+		if c.welcomed && c.info.PrincipalID == principalID && (workingDir == "" || workingDir == c.info.WorkingDir) && (!ok || id < agentID) {
 			agentID, ok = id, true
 		}
 	}

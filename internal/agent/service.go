@@ -6,7 +6,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
-	"coven-gateway/internal/auth"
 	pb "coven-gateway/proto/coven"
 )
 
@@ -53,11 +52,7 @@ func (s service) AgentStream(stream grpc.BidiStreamingServer[pb.AgentMessage, pb
 
 // serve runs a stream until it ends. The handler's own goroutine does nothing but wait, see [Conn].
 func (r *Registry) serve(stream grpc.BidiStreamingServer[pb.AgentMessage, pb.ServerMessage]) error {
-	principal, err := auth.From(stream.Context())
-	if err != nil {
-		return err
-	}
-	c := newConn(r, stream, principal)
+	c := newConn(r, stream)
 	if err := r.begin(c); err != nil {
 		c.end(err)
 		return err

@@ -232,7 +232,7 @@ func toolState(u *pb.ToolStateUpdate) conversation.Body {
 
 func welcomeMessage(serverID string, i Info, secrets map[string]string) *pb.ServerMessage {
 	return &pb.ServerMessage{Payload: &pb.ServerMessage_Welcome{Welcome: &pb.Welcome{
-		ServerId: serverID, AgentId: i.ID, InstanceId: i.InstanceID, PrincipalId: i.Principal.ID, ProtocolFeatures: features, Secrets: secrets,
+		ServerId: serverID, AgentId: i.ID, InstanceId: i.InstanceID, PrincipalId: i.PrincipalID, ProtocolFeatures: features, Secrets: secrets,
 	}}}
 }
 

@@ -324,7 +324,7 @@ func (l agentList) List() []api.Agent {
 	agents := make([]api.Agent, len(infos))
 	for i, a := range infos {
 		agents[i] = api.Agent{
-			ID: a.ID, Name: a.Name, Connected: true, InstanceID: a.InstanceID, PrincipalID: a.Principal.ID, Capabilities: a.Capabilities, Workspaces: a.Workspaces,
+			ID: a.ID, Name: a.Name, Connected: true, InstanceID: a.InstanceID, PrincipalID: a.PrincipalID, Capabilities: a.Capabilities, Workspaces: a.Workspaces,
 			WorkingDir: a.WorkingDir, Backend: a.Backend, ConnectedAt: a.ConnectedAt, LastSeen: a.LastSeen, OpenTurns: a.OpenTurns,
 		}
 	}
