@@ -97,6 +97,7 @@ func (a *API) routes() []route {
 		{"GET /api/turns/{id}/events", a.turnEvents},
 		{"POST /api/turns/{id}/cancel", a.cancelTurn},
 
+		{"GET /api/approvals", a.listApprovals},
 		{"POST /api/tools/approve", a.approveTool},
 
 		{"GET /api/threads", a.listThreads},

@@ -108,6 +108,8 @@ func (e *encoder) payload(ev conversation.Event) (string, fields) {
 		return "tool_result", fields{"id": b.ID, "output": b.Output, "is_error": b.IsError}
 	case conversation.Approval:
 		return "tool_approval", fields{"id": b.ID, "name": b.Name, "input_json": b.Input, "request_id": ev.TurnID}
+	case conversation.Decision:
+		return "tool_decision", fields{"id": b.ID, "approved": b.Approved, "approve_all": b.All, "by": b.By, "request_id": ev.TurnID}
 	case conversation.Usage:
 		return "usage", usageFields(b)
 	case conversation.FileSent:

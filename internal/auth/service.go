@@ -236,6 +236,11 @@ func NewRecord(actor Principal, action, targetType, target string, detail map[st
 // Audit writes a record of a change that is not about rights itself, in the change's transaction.
 func (s *Service) Audit(tx Tx, r AuditRecord) error { return s.audit(tx, r) }
 
+// Note writes a record of something that changed nothing in the store.
+func (s *Service) Note(ctx context.Context, r AuditRecord) error {
+	return s.store.Change(ctx, func(tx Tx) error { return s.audit(tx, r) })
+}
+
 // audit writes a record and signs the log as it is then.
 func (s *Service) audit(tx Tx, r AuditRecord) error {
 	r, err := tx.AppendAudit(r)

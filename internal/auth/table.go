@@ -91,6 +91,7 @@ var Routes = map[string]Rule{
 	"POST /api/send":             {AnyCaller, ScopeSend, OwnOnly},
 	"POST /api/agents/{id}/send": {AnyCaller, ScopeSend, NoObject},
 	"POST /api/tools/approve":    {AnyCaller, ScopeSend, OwnOnly},
+	"GET /api/approvals":         {AnyCaller, ScopeRead, OwnOnly},
 
 	"GET /api/agents":                       {AnyCaller, ScopeRead, NoObject},
 	"GET /api/agents/{id}/history":          {AnyCaller, ScopeRead, OwnOnly},

@@ -129,7 +129,9 @@ func (s service) ApproveTool(ctx context.Context, r *pb.ApproveToolRequest) (*pb
 	if err := errors.Join(required("agent_id", r.GetAgentId()), required("tool_id", r.GetToolId())); err != nil {
 		return nil, err
 	}
-	err := s.conversations.Approve(ctx, r.GetAgentId(), r.GetToolId(), r.GetApproved(), r.GetApproveAll())
+	err := s.conversations.Approve(ctx, conversation.Verdict{
+		AgentID: r.GetAgentId(), ToolID: r.GetToolId(), Approved: r.GetApproved(), All: r.GetApproveAll(),
+	})
 	switch fault.CodeOf(err) {
 	case fault.NotFound, fault.Unavailable:
 		return &pb.ApproveToolResponse{Error: new(fault.Message(err))}, nil

@@ -71,9 +71,9 @@ type renderer struct {
 	service       *conversation.Service
 	key           string // as the client asked for it
 	agentID       string
-	asks          func(turnID string) bool // whether the client is asked for approvals in a turn
-	replayed      int64                    // events up to here are shown as history where their turn has ended
-	endedInReplay map[string]bool          // by turn
+	asks          func(turnID, toolID string) bool // whether the client is asked for an approval
+	replayed      int64                            // events up to here are shown as history where their turn has ended
+	endedInReplay map[string]bool                  // by turn
 }
 
 // render returns the messages that an event is, in order: of a turn that goes on its typed
@@ -124,7 +124,7 @@ func (r *renderer) render(ctx context.Context, e conversation.Event) ([]*pb.Clie
 			CacheWriteTokens: int32(b.CacheWrite), ThinkingTokens: int32(b.Thinking),
 		}}})
 	case conversation.Approval:
-		if r.asks(e.TurnID) {
+		if r.asks(e.TurnID, b.ID) {
 			add(&pb.ClientStreamEvent{Payload: &pb.ClientStreamEvent_ToolApproval{ToolApproval: &pb.ClientToolApprovalRequest{
 				AgentId: r.agentID, RequestId: e.TurnID, ToolId: clip(b.ID), ToolName: clip(b.Name), InputJson: clip(b.Input),
 			}}})

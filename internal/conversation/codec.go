@@ -73,6 +73,8 @@ func decode(kind Kind, text, detail string) (Body, error) {
 		return detailOf[Session](detail)
 	case KindSessionOrphaned:
 		return detailOf[SessionOrphaned](detail)
+	case KindDecision:
+		return detailOf[Decision](detail)
 	case KindEnded:
 		b, err := detailOf[Ended](detail)
 		b.Response = text

@@ -47,6 +47,7 @@ const (
 	KindSessionOrphaned
 	KindTrouble
 	KindEnded
+	KindDecision
 )
 
 // Message is what somebody said to the agent; it begins a turn.
@@ -90,6 +91,16 @@ type Approval struct {
 	ID    string `json:"id"`
 	Name  string `json:"name"`
 	Input string `json:"-"`
+}
+
+// Decision is the answer to an Approval. There is one for each that was answered before its turn
+// ended.
+type Decision struct {
+	ID          string `json:"id"`
+	Approved    bool   `json:"approved,omitempty"`
+	All         bool   `json:"all,omitempty"`       // it holds for the rest of the turn
+	By          string `json:"by"`                  // for people
+	PrincipalID string `json:"principal,omitempty"` // who decided; "" when an earlier decision held
 }
 
 // Usage is an increment of tokens spent; an agent may report several per turn.
@@ -166,3 +177,4 @@ func (Session) kind() Kind         { return KindSession }
 func (SessionOrphaned) kind() Kind { return KindSessionOrphaned }
 func (Trouble) kind() Kind         { return KindTrouble }
 func (Ended) kind() Kind           { return KindEnded }
+func (Decision) kind() Kind        { return KindDecision }

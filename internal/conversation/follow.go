@@ -181,14 +181,18 @@ func (s *Service) settleDetached(t *liveTurn) {
 	})
 }
 
-// Asks reports whether the follower is to be asked for an approval in a turn: its caller began the
-// turn, or nobody who did is following. Some programs answer whatever they are asked (grpc.md 6.4).
-func (f *Follower) Asks(turnID string) bool {
+// Asks reports whether the follower is to be asked for an approval in a turn: it is still open, and
+// its caller began the turn, or nobody who did is following. Some programs answer whatever they
+// are asked (grpc.md 6.4).
+func (f *Follower) Asks(turnID, toolID string) bool {
 	s := f.service
 	s.mu.Lock()
 	t := s.open[turnID]
 	s.mu.Unlock()
-	if t == nil || t.begunBy(f.Reader) {
+	if t == nil || !t.asks(toolID) {
+		return false
+	}
+	if t.begunBy(f.Reader) {
 		return true
 	}
 	f.feed.mu.Lock()

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -41,6 +40,8 @@ type Options struct {
 	Metrics    *Metrics
 	Policy     Policy
 	Bindings   Bindings
+	// Audit writes a record into the audit log.
+	Audit func(context.Context, auth.AuditRecord) error
 
 	SilenceTimeout time.Duration // a turn whose agent says nothing for so long fails
 	CancelGrace    time.Duration // for an agent to acknowledge a cancellation
@@ -280,35 +281,6 @@ func (s *Service) Cancel(ctx context.Context, turnID, reason string) error {
 		return fault.New(fault.Conflict, "the turn has already ended")
 	}
 	return t.cancel(ctx, reason, s.opts.CancelGrace)
-}
-
-// Approve answers the question of an agent whether it may run a tool. The first answer counts. A
-// question that is not open, or not the caller's to answer, is a NotFound fault.
-func (s *Service) Approve(ctx context.Context, agentID, toolID string, approved, all bool) error {
-	if id, ok := s.dispatcher.Resolve(agentID); ok {
-		agentID = id
-	} else {
-		return fault.New(fault.NotFound, "agent not found")
-	}
-	whose, err := s.scope(ctx, agentID)
-	if err != nil {
-		return err
-	}
-	var asking []*liveTurn
-	s.mu.Lock()
-	for _, t := range s.open {
-		if t.feed.agentID == agentID && (whose == "" || whose == t.principal) {
-			asking = append(asking, t)
-		}
-	}
-	s.mu.Unlock()
-	if !slices.ContainsFunc(asking, func(t *liveTurn) bool { return t.answer(toolID) }) {
-		return fault.New(fault.NotFound, "agent %s does not wait for the approval of tool %q", agentID, toolID)
-	}
-	if err := s.dispatcher.Approve(agentID, toolID, approved, all); err != nil {
-		return fault.Wrap(err, fault.NotFound, "agent not found")
-	}
-	return nil
 }
 
 // Turn returns a turn that the caller may see, or a NotFound fault.

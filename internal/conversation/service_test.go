@@ -527,7 +527,7 @@ func TestApprove(t *testing.T) {
 			approved    bool
 			want        fault.Code
 		}{{"a", "t3", true, fault.NotFound}, {"b", "t1", true, fault.NotFound}, {"a", "t1", true, ""}, {"a", "t1", false, fault.NotFound}, {"a", "t2", false, ""}} {
-			err := w.service.Approve(w.ctx(), c.agent, c.tool, c.approved, false)
+			err := w.service.Approve(w.ctx(), conversation.Verdict{AgentID: c.agent, ToolID: c.tool, Approved: c.approved})
 			if (err == nil) != (c.want == "") || (err != nil && fault.CodeOf(err) != c.want) {
 				t.Errorf("%+v: %v", c, err)
 			}
@@ -536,7 +536,7 @@ func TestApprove(t *testing.T) {
 			t.Errorf("the agent heard %s", got)
 		}
 		w.say(turn, conversation.Approval{ID: "t4", Name: "bash", Input: "{}"}, conversation.Ended{State: conversation.Done})
-		if err := w.service.Approve(w.ctx(), "a", "t4", true, false); fault.CodeOf(err) != fault.NotFound {
+		if err := w.service.Approve(w.ctx(), conversation.Verdict{AgentID: "a", ToolID: "t4", Approved: true}); fault.CodeOf(err) != fault.NotFound {
 			t.Errorf("after the end: %v", err)
 		}
 	})

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"hash"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -67,7 +66,8 @@ type liveTurn struct {
 	first     time.Time // first event of the agent
 	heard     time.Time // last event of the agent
 	quiet     *time.Timer
-	asked     []string      // tools whose approval the agent waits for
+	asked     []Question    // approvals that the agent waits for
+	decided   *Decision     // one that holds for the rest of the turn; nil if there is none
 	cancelled string        // why somebody asked to stop it; empty if nobody did
 	room      chan struct{} // capacity 1: size has shrunk, or the turn has ended
 	done      chan struct{} // closed when the Ended event is committed
@@ -138,26 +138,12 @@ func (t *liveTurn) On(ctx context.Context, b Body) error {
 	case Ended:
 		t.finish(t.outcome(b))
 	case Approval:
-		if len(t.asked) < maxAsked {
-			t.asked = append(t.asked, b.ID)
-		}
 		t.push(item{body: b})
+		t.ask(b)
 	default:
 		t.push(item{body: b})
 	}
 	return nil
-}
-
-// answer reports whether the agent waits for the approval of a tool, which it does not any more.
-func (t *liveTurn) answer(toolID string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	i := slices.Index(t.asked, toolID)
-	if i < 0 || t.ending {
-		return false
-	}
-	t.asked = slices.Delete(t.asked, i, i+1)
-	return true
 }
 
 // Gone implements Sink.

@@ -299,3 +299,81 @@ func TestSendMessageRefusals(t *testing.T) {
 		t.Errorf("%v %v", agents, err)
 	}
 }
+
+// TestApprovals: a question is listed until it is answered, once; everybody sees the answer; one
+// for all answers what the agent asks later in the turn; each is in the audit log.
+func TestApprovals(t *testing.T) {
+	g := New(t)
+	a := g.Agent("a")
+	turn, err := g.Conversations().Send(Ctx(), conversation.SendRequest{AgentID: "a", Frontend: "direct", Sender: "me", Text: "work"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := a.Message()
+	ask := func(id string) {
+		a.Reply(&pb.MessageResponse{RequestId: m.RequestId, Event: &pb.MessageResponse_ToolApprovalRequest{ToolApprovalRequest: &pb.ToolApprovalRequest{Id: id, Name: "rm", InputJson: `{"path":"` + id + `"}`}}})
+	}
+	r, err := g.Conversations().Reader(Ctx(), "a", conversation.Filter{TurnID: turn.ID}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	next := func() conversation.Body { // the next question or answer
+		t.Helper()
+		for {
+			ctx, stop := context.WithTimeout(Ctx(), Patience)
+			evs, err := r.Next(ctx)
+			stop()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range evs {
+				switch e.Body.(type) {
+				case conversation.Approval, conversation.Decision, conversation.Ended:
+					return e.Body
+				}
+			}
+		}
+	}
+	ask("1")
+	next()
+	qs, err := g.Conversations().Questions(Ctx(), "a")
+	if err != nil || len(qs) != 1 || qs[0].Name != "rm" || qs[0].InputHash() == "" {
+		t.Fatalf("%+v %v", qs, err)
+	}
+	approve := func(body string) (int, string) {
+		resp, text := g.request("POST", "/api/tools/approve", "", body)
+		return resp.StatusCode, text
+	}
+	if code, text := approve(`{"agent_id":"a","tool_id":"1","approved":true,"input_sha256":"` + strings.Repeat("0", 64) + `"}`); code != 409 {
+		t.Errorf("other arguments: %d %s", code, text)
+	}
+	if code, text := approve(`{"agent_id":"a","tool_id":"1","approved":true,"approve_all":true,"input_sha256":"` + qs[0].InputHash() + `"}`); code != 200 {
+		t.Errorf("%d %s", code, text)
+	}
+	if code, _ := approve(`{"agent_id":"a","tool_id":"1","approved":false}`); code != 404 {
+		t.Errorf("a second answer: %d", code)
+	}
+	if d, ok := next().(conversation.Decision); !ok || !d.Approved || !d.All || d.By != "anonymous" {
+		t.Errorf("%+v", d)
+	}
+	if got := a.next().GetToolApproval(); got.GetId() != "1" || !got.GetApproved() {
+		t.Errorf("the agent was told %v", got)
+	}
+	ask("2")
+	next()
+	if got := a.next().GetToolApproval(); got.GetId() != "2" || !got.GetApproved() {
+		t.Errorf("the agent was told %v", got)
+	}
+	if d, ok := next().(conversation.Decision); !ok || d.ID != "2" || !d.Approved || d.PrincipalID != "" {
+		t.Errorf("%+v", d)
+	}
+	if qs, err := g.Conversations().Questions(Ctx(), ""); err != nil || len(qs) != 0 {
+		t.Errorf("%+v %v", qs, err)
+	}
+	if v, err := g.Identity().VerifyAudit(t.Context()); err != nil || !v.OK || v.Records != 1 {
+		t.Errorf("%+v %v", v, err)
+	}
+	a.Done(m.RequestId, "")
+	next()
+}

@@ -43,12 +43,13 @@ function note(e, className, content) {
 function approval(e) {
   const buttons = document.createElement('span');
   buttons.dataset.turn = e.request_id;
+  buttons.dataset.tool = e.id;
   for (const [label, approved] of [['Allow', true], ['Deny', false]]) {
     const b = document.createElement('button');
     b.textContent = label;
     b.addEventListener('click', async () => {
       const r = await fetch('/api/tools/approve', { method: 'POST', body: JSON.stringify({ agent_id: agent.value, tool_id: e.id, approved }) });
-      buttons.replaceWith(r.ok ? ` ${label}` : ` ${(await r.json()).error}`);
+      if (!r.ok) buttons.replaceWith(` ${(await r.json()).error}`); // else the answer comes as an event
     });
     buttons.append(' ', b);
   }
@@ -63,6 +64,11 @@ const show = {
   tool_use(e) { note(e, 'tool', `${e.name} ${e.input_json}`); },
   tool_result(e) { note(e, e.is_error ? 'tool bad' : 'tool', e.output); },
   tool_approval: approval,
+  tool_decision(e) {
+    for (const b of log.querySelectorAll(`[data-turn="${CSS.escape(e.request_id)}"][data-tool="${CSS.escape(e.id)}"]`)) {
+      b.replaceWith(` ${e.approved ? 'allowed' : 'denied'} by ${e.by}`);
+    }
+  },
   file,
   warning(e) { note(e, 'note bad', e.error); },
   usage(e) { note(e, 'note', `${e.input_tokens} tokens in, ${e.output_tokens} out`); },
