@@ -100,6 +100,8 @@ func (a *API) routes() []route {
 		{"GET /api/approvals", a.listApprovals},
 		{"POST /api/tools/approve", a.approveTool},
 
+		{"GET /api/search", a.search},
+
 		{"GET /api/threads", a.listThreads},
 		{"GET /api/threads/{id}", a.thread},
 		{"GET /api/threads/{id}/messages", a.threadMessages},

@@ -99,6 +99,7 @@ var Routes = map[string]Rule{
 	"GET /api/turns/{id}":                   {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/turns/{id}/events":            {AnyCaller, ScopeRead, OwnOnly},
 	"POST /api/turns/{id}/cancel":           {AnyCaller, ScopeSend, OwnOnly},
+	"GET /api/search":                       {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads":                      {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads/{id}":                 {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads/{id}/messages":        {AnyCaller, ScopeRead, OwnOnly},

@@ -33,6 +33,8 @@ type Log interface {
 	TurnByKey(ctx context.Context, principalID, key string) (Turn, []byte, error)
 	// Thread returns a thread, or a NotFound fault.
 	Thread(ctx context.Context, id string) (Thread, error)
+	// Search returns events in which words are, the newest first.
+	Search(ctx context.Context, q SearchQuery) ([]Hit, error)
 	// TookPart reports whether a principal has begun a turn in a thread.
 	TookPart(ctx context.Context, threadID, principalID string) (bool, error)
 	// Threads returns threads, the most recently active first. before is the Activity of the last

@@ -106,3 +106,6 @@ func Show(p auth.Proof) context.Context {
 	return metadata.NewOutgoingContext(context.Background(), metadata.Pairs(
 		"x-ssh-pubkey", p.PublicKey, "x-ssh-timestamp", p.Timestamp, "x-ssh-nonce", p.Nonce, "x-ssh-signature", p.Signature))
 }
+
+// with returns a context of a principal's own call.
+func with(p auth.Principal) context.Context { return auth.With(context.Background(), p) }
