@@ -12,6 +12,7 @@ import (
 
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/config"
+	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/demo"
 	"coven-gateway/internal/gateway"
 	"coven-gateway/sdk/agent"
@@ -104,7 +105,7 @@ See everything that was said, and follow what comes:
   curl -N -H 'Accept: text/event-stream' %s/api/conversations/%s/events
 
 `, agentID, url, reachable(gw.GRPCAddr()), cfg.DataDir, url, agentID, url, agentID)
-	threads, err := gw.Conversations().Threads(auth.With(ctx, auth.Anonymous), agentID, 0, 1000)
+	threads, err := gw.Conversations().Threads(auth.With(ctx, auth.Anonymous), conversation.ThreadQuery{AgentID: agentID, Limit: 1000})
 	if err == nil && len(threads) > 0 {
 		last := threads[0]
 		fmt.Fprintf(out, "Nothing is forgotten: %d earlier conversations are here, the last one %q of %s:\n\n  curl %s/api/threads/%s/messages\n\n",

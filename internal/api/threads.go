@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"coven-gateway/internal/conversation"
+	"coven-gateway/internal/fault"
 )
 
 // mostFiles bounds the list of a thread's files.
@@ -21,7 +22,13 @@ func (a *API) listThreads(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	threads, err := a.Conversations.Threads(r.Context(), r.URL.Query().Get("agent_id"), before, n+1)
+	archived, err := flag(r, "archived")
+	if err != nil {
+		return err
+	}
+	threads, err := a.Conversations.Threads(r.Context(), conversation.ThreadQuery{
+		AgentID: r.URL.Query().Get("agent_id"), Archived: archived, Before: before, Limit: n + 1,
+	})
 	if err != nil {
 		return orGone(r.Context(), err)
 	}
@@ -41,8 +48,27 @@ func (a *API) listThreads(w http.ResponseWriter, r *http.Request) error {
 func threadFields(t conversation.Thread) fields {
 	return fields{
 		"id": t.ID, "agent_id": t.AgentID, "frontend": t.Frontend, "title": t.Title,
-		"created_at": stamp(t.CreatedAt), "updated_at": stamp(t.UpdatedAt), "turns": t.Turns,
+		"created_at": stamp(t.CreatedAt), "updated_at": stamp(t.UpdatedAt), "turns": t.Turns, "archived": !t.ArchivedAt.IsZero(),
 	}
+}
+
+// editThread renames a thread or archives it.
+func (a *API) editThread(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		Title    *string `json:"title"`
+		Archived *bool   `json:"archived"`
+	}
+	if err := decode(r, &in); err != nil {
+		return err
+	}
+	if in.Title == nil && in.Archived == nil {
+		return fault.New(fault.Invalid, "title or archived is required")
+	}
+	t, err := a.Conversations.EditThread(r.Context(), r.PathValue("id"), conversation.ThreadEdit{Title: in.Title, Archived: in.Archived})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, threadFields(t))
 }
 
 func (a *API) thread(w http.ResponseWriter, r *http.Request) error {

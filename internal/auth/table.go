@@ -101,6 +101,8 @@ var Routes = map[string]Rule{
 	"POST /api/turns/{id}/cancel":           {AnyCaller, ScopeSend, OwnOnly},
 	"GET /api/search":                       {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads":                      {AnyCaller, ScopeRead, OwnOnly},
+	"PATCH /api/threads/{id}":               {AnyCaller, ScopeSend, OwnOnly},
+	"GET /api/threads/{id}/export":          {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads/{id}":                 {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads/{id}/messages":        {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads/{id}/usage":           {AnyCaller, ScopeRead, OwnOnly},

@@ -247,14 +247,12 @@ func (s *Service) Thread(ctx context.Context, id string) (Thread, error) {
 	return t, err
 }
 
-// Threads returns threads, the most recently active first. before is the Activity of the last one
-// of the previous page, 0 for the first page; agentID "" means all agents.
-func (s *Service) Threads(ctx context.Context, agentID string, before int64, limit int) ([]Thread, error) {
-	whose, err := s.scope(ctx, agentID)
-	if err != nil {
+// Threads returns threads in which the caller may see something, the most recently active first.
+func (s *Service) Threads(ctx context.Context, q ThreadQuery) (_ []Thread, err error) {
+	if q.PrincipalID, err = s.scope(ctx, q.AgentID); err != nil {
 		return nil, err
 	}
-	return s.log.Threads(ctx, agentID, whose, before, limit)
+	return s.log.Threads(ctx, q)
 }
 
 // UsageReports returns the usage reports of a thread, or a NotFound fault.

@@ -37,10 +37,10 @@ type Log interface {
 	Search(ctx context.Context, q SearchQuery) ([]Hit, error)
 	// TookPart reports whether a principal has begun a turn in a thread.
 	TookPart(ctx context.Context, threadID, principalID string) (bool, error)
-	// Threads returns threads, the most recently active first. before is the Activity of the last
-	// one of the previous page, 0 for the first page. Unless it is "", only threads in which a
-	// principal has begun a turn are returned.
-	Threads(ctx context.Context, agentID, principalID string, before int64, limit int) ([]Thread, error)
+	// Threads returns threads, the most recently active first.
+	Threads(ctx context.Context, q ThreadQuery) ([]Thread, error)
+	// EditThread changes a thread that is there.
+	EditThread(ctx context.Context, id string, e ThreadEdit) error
 	// UsageReports returns the usage reports of a thread in order; of one principal's turns unless
 	// it is "".
 	UsageReports(ctx context.Context, threadID, principalID string, after int64, limit int) ([]UsageReport, error)
@@ -142,6 +142,15 @@ type Page struct {
 	Records  []Record
 	Complete int64
 	More     bool
+}
+
+// A ThreadQuery selects threads.
+type ThreadQuery struct {
+	AgentID     string // "" for all agents
+	PrincipalID string // unless "": only threads in which it has begun a turn; Service.Threads decides it
+	Archived    bool   // those that are archived, instead of those that are not
+	Before      int64  // the Activity of the last one of the previous page, 0 for the first page
+	Limit       int
 }
 
 // A UsageReport is one usage event of a turn.

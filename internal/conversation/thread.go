@@ -1,10 +1,13 @@
 package conversation
 
 import (
+	"context"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"coven-gateway/internal/fault"
 )
 
 // A Conversation is the log of one agent.
@@ -25,6 +28,7 @@ type Thread struct {
 	UpdatedAt  time.Time
 	Activity   int64 // grows with each turn of any thread; the order and cursor of lists
 	Turns      int64
+	ArchivedAt time.Time // zero while it is not
 }
 
 // TurnState is where a turn is in its life. All but Open are final.
@@ -56,6 +60,33 @@ type Turn struct {
 	Usage        Usage
 	UsageReports int64
 	Repeated     bool // it was found by its idempotency key; set by Service.Send
+}
+
+// A ThreadEdit is a change of a thread; nil leaves things as they are.
+type ThreadEdit struct {
+	Title    *string
+	Archived *bool // out of sight: not in lists, unless asked for
+}
+
+// MaxTitle is the length of a title that somebody gives a thread, in characters.
+const MaxTitle = 200
+
+// EditThread changes a thread that the caller may see, and returns it.
+func (s *Service) EditThread(ctx context.Context, id string, e ThreadEdit) (Thread, error) {
+	if e.Title != nil {
+		title := strings.TrimSpace(*e.Title)
+		if title == "" || !utf8.ValidString(title) || utf8.RuneCountInString(title) > MaxTitle || strings.ContainsFunc(title, unicode.IsControl) {
+			return Thread{}, fault.New(fault.Invalid, "title must have 1 to %d characters, in one line", MaxTitle)
+		}
+		e.Title = &title
+	}
+	if _, _, err := s.readThread(ctx, id); err != nil {
+		return Thread{}, err
+	}
+	if err := s.log.EditThread(ctx, id, e); err != nil {
+		return Thread{}, err
+	}
+	return s.log.Thread(ctx, id)
 }
 
 // maxTitle is the length of a thread's title, in characters.

@@ -189,7 +189,7 @@ func (w *writers) head(agentID string, seq int64) int64 {
 func (w *writers) compare(restored *gatewaytest.Gateway, copy, original *process) {
 	t := w.t
 	t.Helper()
-	threads, err := restored.Conversations().Threads(gatewaytest.Ctx(), "", 0, 100000)
+	threads, err := restored.Conversations().Threads(gatewaytest.Ctx(), conversation.ThreadQuery{Limit: 100000})
 	if err != nil {
 		t.Fatal(err)
 	}

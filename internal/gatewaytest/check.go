@@ -12,7 +12,7 @@ func (g *Gateway) Check() {
 	s := g.Conversations()
 	agents := map[string]bool{}
 	for before := int64(0); ; {
-		threads, err := s.Threads(Ctx(), "", before, 100)
+		threads, err := s.Threads(Ctx(), conversation.ThreadQuery{Before: before, Limit: 100})
 		if err != nil {
 			g.t.Fatal(err)
 		}

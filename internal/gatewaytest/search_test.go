@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"coven-gateway/internal/conversation"
+	pb "coven-gateway/proto/coven"
 )
 
 // TestSearch: what was said is found by its words, with the words marked, the newest first, and by
@@ -87,6 +88,54 @@ func TestSearch(t *testing.T) {
 	for _, q := range []string{"", "?!", strings.Repeat("x ", 21), strings.Repeat("x", 501)} {
 		if _, status := find(aliceToken, q, ""); status != 400 {
 			t.Errorf("%q: %d", q, status)
+		}
+	}
+}
+
+// TestThreads: a thread is renamed, archived, and exported, by those only who may see it.
+func TestThreads(t *testing.T) {
+	g := New(t, Locked)
+	a := g.ConnectAs(Bearer(second(g.Principal("agent"))), "a")
+	a.next()
+	alice, token := g.Principal("alice")
+	_, other := g.Principal("bob")
+	turn, err := g.Conversations().Send(with(alice), conversation.SendRequest{AgentID: "a", Frontend: "direct", Sender: "Alice", Text: "what is ``` for?"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := a.Message()
+	a.Reply(&pb.MessageResponse{RequestId: m.RequestId, Event: &pb.MessageResponse_ToolUse{ToolUse: &pb.ToolUse{Id: "t", Name: "look", InputJson: `{"in":"books"}`}}})
+	a.Reply(&pb.MessageResponse{RequestId: m.RequestId, Event: &pb.MessageResponse_ToolResult{ToolResult: &pb.ToolResult{Id: "t", Output: "a ``` fence"}}})
+	a.Text(m.RequestId, "code")
+	a.Done(m.RequestId, "")
+	g.waitForText(t, turn.ID, "code")
+	path := "/api/threads/" + turn.ThreadID
+	for _, c := range []struct {
+		method, path, token, body string
+		status                    int
+		want                      string
+	}{
+		{"PATCH", path, token, `{"title":" Fences "}`, 200, `"title":"Fences"`},
+		{"PATCH", path, token, `{"title":"  "}`, 400, "title must have 1 to 200 characters"},
+		{"PATCH", path, token, `{}`, 400, "title or archived is required"},
+		{"PATCH", path, other, `{"title":"mine"}`, 404, "thread not found"},
+		{"PATCH", path, token, `{"archived":true}`, 200, `"archived":true`},
+		{"GET", "/api/threads", token, "", 200, `"threads":[]`},
+		{"GET", "/api/threads?archived=true", token, "", 200, `"title":"Fences"`},
+		{"GET", "/api/threads?archived=true", other, "", 200, `"threads":[]`},
+		{"PATCH", path, token, `{"archived":false}`, 200, `"archived":false`},
+		{"GET", path + "/export?format=markdown", token, "", 200, "# Fences\n\n**Alice** · "},
+		{"GET", path + "/export?format=markdown", token, "", 200, "````\na ``` fence\n````\n"},
+		{"GET", path + "/export", token, "", 200, `"content":"code"`},
+		{"GET", path + "/export?format=pdf", token, "", 400, "format must be json or markdown"},
+		{"GET", path + "/export", other, "", 404, "thread not found"},
+	} {
+		resp, text := g.request(c.method, c.path, c.token, c.body)
+		if resp.StatusCode != c.status || !strings.Contains(text, c.want) {
+			t.Errorf("%s %s %s: %d %s\nwant %d %s", c.method, c.path, c.body, resp.StatusCode, text, c.status, c.want)
+		}
+		if c.path == path+"/export" && c.status == 200 && !json.Valid([]byte(text)) {
+			t.Errorf("not JSON: %s", text)
 		}
 	}
 }
