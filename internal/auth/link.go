@@ -106,7 +106,7 @@ func (s *Service) RequestLink(ctx context.Context, r LinkRequest) (LinkCode, err
 		Code: newCode(), Fingerprint: fp, DeviceName: name, Proved: r.Proof.given(), Address: r.Address,
 		Status: LinkPending, CreatedAt: now, ExpiresAt: now.Add(codeLife),
 	}
-	return l, s.store.Change(ctx, func(tx Tx) error {
+	err = s.store.Change(ctx, func(tx Tx) error {
 		if err := tx.DropLinkCodes(now.Add(-codeMemory)); err != nil {
 			return err
 		}
@@ -128,6 +128,7 @@ func (s *Service) RequestLink(ctx context.Context, r LinkRequest) (LinkCode, err
 			l.Code = newCode()
 		}
 	})
+	return l, err
 }
 
 func newCode() string {

@@ -320,7 +320,7 @@ func (s *Service) SetCapability(ctx context.Context, id, capability string, gran
 		if _, err := c.manage(id); err != nil {
 			return err
 		}
-		changed, err := c.Tx.SetCapability(id, capability, granted, c.actor.ID, c.now)
+		changed, err := c.SetCapability(id, capability, granted, c.actor.ID, c.now)
 		if err != nil || !changed {
 			return err
 		}
@@ -357,7 +357,7 @@ func (s *Service) AddKey(ctx context.Context, id, publicKey, fingerprint string)
 			return fault.New(fault.Conflict, "a principal must not have more than %d keys", maxKeys)
 		}
 		key.AddedAt, key.AddedBy = c.now, c.actor.ID
-		if err := c.Tx.AddKey(key); err != nil {
+		if err := c.AddKey(key); err != nil {
 			return err
 		}
 		return c.audit("add_key", "principal", id, map[string]any{"fingerprint": key.Fingerprint})
@@ -375,7 +375,7 @@ func (s *Service) RemoveKey(ctx context.Context, id, fingerprint string) error {
 		if _, err := c.manage(id); err != nil {
 			return err
 		}
-		if err := c.Tx.RemoveKey(id, fp); err != nil {
+		if err := c.RemoveKey(id, fp); err != nil {
 			return err
 		}
 		c.spent = []string{fp}

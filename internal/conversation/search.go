@@ -59,14 +59,12 @@ func (s *Service) Search(ctx context.Context, text string, q SearchQuery) (hits 
 	case n > maxSearchWords:
 		return nil, false, fault.New(fault.Invalid, "q must not have more than %d words; it has %d", maxSearchWords, n)
 	}
-	agentID := q.AgentID
 	if q.ThreadID != "" {
-		t, whose, err := s.readThread(ctx, q.ThreadID)
-		if err != nil {
-			return nil, false, err
-		}
-		q.Principal, agentID = whose, t.AgentID
-	} else if q.Principal, err = s.scope(ctx, agentID); err != nil {
+		_, q.Principal, err = s.readThread(ctx, q.ThreadID)
+	} else {
+		q.Principal, err = s.scope(ctx, q.AgentID)
+	}
+	if err != nil {
 		return nil, false, err
 	}
 	limit := q.Limit
