@@ -169,7 +169,8 @@ func (c *auditCheck) result() Verification {
 const auditPage = 500
 
 // auditLog reads the checkpoints and then every record up to the newest of them, in order. What is
-// appended meanwhile is not part of it.
+// appended meanwhile is not part of it; a record behind the newest checkpoint that nobody has
+// signed is.
 func (s *Service) auditLog(ctx context.Context, begin func([]Checkpoint) error, each func(AuditRecord) error) error {
 	read := s.store.Read(ctx)
 	checkpoints, err := read.Checkpoints()
@@ -179,10 +180,7 @@ func (s *Service) auditLog(ctx context.Context, begin func([]Checkpoint) error, 
 	if err := begin(checkpoints); err != nil {
 		return err
 	}
-	until := int64(math.MaxInt64) // without a checkpoint everything is suspicious
-	if n := len(checkpoints); n > 0 {
-		until = checkpoints[n-1].Seq
-	}
+	until := newest(checkpoints)
 	for after := int64(0); ; {
 		records, err := read.AuditRecords(AuditFilter{After: after, Limit: auditPage})
 		if err != nil {
@@ -190,7 +188,10 @@ func (s *Service) auditLog(ctx context.Context, begin func([]Checkpoint) error, 
 		}
 		for _, r := range records {
 			if r.Seq > until {
-				return nil
+				if now, err := read.Checkpoints(); err != nil || newest(now) > until {
+					return err // it was appended after the checkpoints had been read
+				}
+				until = math.MaxInt64
 			}
 			if err := each(r); err != nil {
 				return err
@@ -201,6 +202,14 @@ func (s *Service) auditLog(ctx context.Context, begin func([]Checkpoint) error, 
 			return nil
 		}
 	}
+}
+
+// newest returns the number of the newest checkpoint, 0 if there is none.
+func newest(checkpoints []Checkpoint) int64 {
+	if n := len(checkpoints); n > 0 {
+		return checkpoints[n-1].Seq
+	}
+	return 0
 }
 
 // VerifyAudit reads the whole audit log and checks every hash and signature.

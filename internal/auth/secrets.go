@@ -126,7 +126,7 @@ func (s *Service) DeleteSecret(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		if err := c.Tx.DeleteSecret(id); err != nil {
+		if err := c.DeleteSecret(id); err != nil {
 			return err
 		}
 		return c.audit("delete_secret", "secret", id, map[string]any{"name": x.Name, "agent_id": x.AgentID})

@@ -166,7 +166,7 @@ func (s *Service) RevokeToken(ctx context.Context, id string) error {
 		if !t.RevokedAt.IsZero() {
 			return nil
 		}
-		sessions, err := c.Tx.RevokeToken(id, c.now)
+		sessions, err := c.RevokeToken(id, c.now)
 		if err != nil {
 			return err
 		}
