@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -32,11 +33,16 @@ type gate struct {
 // newGate opens a service that asks for credentials, in a folder of its own.
 func newGate(t testing.TB, edit ...func(*auth.Options)) *gate {
 	t.Helper()
+	return newGateAt(t, filepath.Join(t.TempDir(), "gateway.db"), edit...)
+}
+
+func newGateAt(t testing.TB, path string, edit ...func(*auth.Options)) *gate {
+	t.Helper()
 	keys, err := auth.OpenKeyring(filepath.Join(t.TempDir(), "secrets.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gate{t: t, path: filepath.Join(t.TempDir(), "gateway.db"), opts: auth.Options{
+	g := &gate{t: t, path: path, opts: auth.Options{
 		Logger: slog.New(slog.DiscardHandler), Issuer: "test", JWTSecrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")},
 		ServerSecret: []byte("the server's"), SecretsKeys: keys, AutoRegistration: auth.RegisterNobody,
 		DefaultCapabilities: []string{"base", "chat"}, Ended: func(string) {}, Disowned: func(string) {},
@@ -61,12 +67,16 @@ func (g *gate) open() {
 }
 
 func (g *gate) close() {
-	if err := g.Service.Close(); err != nil {
+	if g.db == nil {
+		return
+	}
+	if err := g.Close(); err != nil {
 		g.t.Error(err)
 	}
 	if err := g.db.Close(); err != nil {
 		g.t.Error(err)
 	}
+	g.db = nil
 }
 
 // tamper changes the database behind the gateway's back.
@@ -97,6 +107,13 @@ func (g *gate) fill(n int) {
 // TestAuditTampering: whatever is altered, removed or reordered, the first bad record is named, by
 // the gateway and from an export.
 func TestAuditTampering(t *testing.T) {
+	whole := newGate(t)
+	whole.fill(100)
+	whole.close()
+	db, err := os.ReadFile(whole.path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name    string
 		damage  []string
@@ -126,8 +143,11 @@ func TestAuditTampering(t *testing.T) {
 		{"everything is gone", []string{`DELETE FROM audit_log`}, 1, "missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := newGate(t)
-			g.fill(100)
+			path := filepath.Join(t.TempDir(), "gateway.db")
+			if err := os.WriteFile(path, db, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			g := newGateAt(t, path)
 			g.tamper(c.damage...)
 			check := func(how string, v auth.Verification, err error) {
 				t.Helper()

@@ -381,15 +381,13 @@ func TestBearer(t *testing.T) {
 			t.Error("a revoked token is accepted")
 		}
 	}
-	g.Service.Close()
-	g.db.Close()
+	g.close()
 	for _, suffix := range []string{"", "-wal"} {
 		b, err := os.ReadFile(g.path + suffix)
 		if err == nil && (bytes.Contains(b, []byte(api)) || bytes.Contains(b, []byte(ours))) {
 			t.Error("a token is in the database")
 		}
 	}
-	g.open()
 }
 
 func FuzzProof(f *testing.F) {

@@ -3,6 +3,7 @@ package auth_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -137,8 +138,9 @@ func TestNarrowTokens(t *testing.T) {
 // TestRandomAdministration: whatever administrators do to each other, there is an owner, no role was
 // granted by somebody without it, and each change has exactly one record.
 func TestRandomAdministration(t *testing.T) {
+	g := newGate(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		g := newGate(t)
+		g.tamper(`DELETE FROM principal_roles`, `DELETE FROM principals`) // begin anew
 		roles := []auth.Role{auth.Owner, auth.Admin, auth.Member, auth.Leader}
 		var people []auth.Principal
 		for i, r := range [][]auth.Role{{auth.Owner}, {auth.Owner}, {auth.Admin}, {auth.Admin}, {auth.Member}, nil} {
@@ -146,11 +148,11 @@ func TestRandomAdministration(t *testing.T) {
 			people = append(people, p)
 		}
 		records := func() int64 {
-			v, err := g.VerifyAudit(ctx)
-			if err != nil || !v.OK {
-				rt.Fatalf("%+v %v", v, err)
+			newest, err := g.AuditRecords(ctx, auth.AuditFilter{Before: math.MaxInt64, Limit: 1})
+			if err != nil {
+				rt.Fatal(err)
 			}
-			return v.Records
+			return newest[0].Seq
 		}
 		now := func(id string) (auth.Principal, bool) {
 			p, err := g.Principal(ctx, id)
@@ -199,6 +201,9 @@ func TestRandomAdministration(t *testing.T) {
 			}
 		}
 	})
+	if v, err := g.VerifyAudit(ctx); err != nil || !v.OK {
+		t.Fatalf("%+v %v", v, err)
+	}
 }
 
 // TestWrongLogins: ten thousand wrong credentials cost nothing that stays, are told to come back
@@ -232,10 +237,8 @@ func TestWrongLogins(t *testing.T) {
 	if refusals[fault.Unauthenticated] == 0 || one[fault.Limited] < 500 || len(one) != 2 {
 		t.Errorf("many addresses: %v, one: %v", refusals, one)
 	}
-	if err := g.Service.Close(); err != nil { // writes what is left to write
-		t.Fatal(err)
-	}
-	g.Service = auth.New(g.opts)
+	g.close() // writes what is left to write
+	g.open()
 	after, err := g.VerifyAudit(ctx)
 	if err != nil || !after.OK || after.Records-before.Records > 25 || after.Records == before.Records {
 		t.Errorf("%d records of failures (%v)", after.Records-before.Records, err)
