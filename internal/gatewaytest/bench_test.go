@@ -382,12 +382,21 @@ func report(b *testing.B, took []time.Duration, what string) {
 // BenchmarkIdleAgents: 5,000 agents are connected and say nothing; what each costs, and how long
 // the first event of an active one takes.
 func BenchmarkIdleAgents(b *testing.B) {
+	for name, start := range map[string]func(*testing.B) *process{"open": startGateway, "locked": startLocked} {
+		b.Run(name, func(b *testing.B) { idleAgents(b, start) })
+	}
+}
+
+func idleAgents(b *testing.B, start func(*testing.B) *process) {
 	const idle = 5000
 	for b.Loop() {
-		p := startGateway(b)
+		p := start(b)
 		connect(b, p, "active", numbers)
 		_, before := p.stat()
 		ctx, cancel := context.WithCancel(context.Background())
+		if p.token != "" {
+			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+p.token)
+		}
 		var conns []*grpc.ClientConn
 		var wg sync.WaitGroup
 		slots := make(chan struct{}, 64)
