@@ -1,39 +1,257 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 
+	"coven-gateway/internal/auth"
+	"coven-gateway/internal/config"
 	"coven-gateway/internal/gatewaytest"
+	pb "coven-gateway/proto/coven"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"coven-admin": main})
 }
 
-// TestScripts runs the command against a real gateway with an agent that echoes.
-func TestScripts(t *testing.T) {
-	gw := gatewaytest.New(t)
-	a := gw.Agent("echo")
-	go func() {
-		for m := a.Next(); m != nil; m = a.Next() {
-			s := m.GetSendMessage()
-			switch {
-			case s == nil:
-			case s.Content == "fail":
-				a.Fail(s.RequestId, "no model")
-			default:
-				a.Text(s.RequestId, "you said ", s.Content)
-				a.Done(s.RequestId, "")
+// talk has an agent echo what it is told. It fails at "fail", asks for a tool at "tool", and sends
+// what would steer a terminal at "steer".
+func talk(a *gatewaytest.Agent) {
+	asking := "" // the request that waits for an approval
+	for m := a.Next(); m != nil; m = a.Next() {
+		if t := m.GetToolApproval(); t != nil {
+			words := map[bool]string{true: "allowed", false: "refused"}[t.Approved]
+			if t.ApproveAll {
+				words += " for all"
 			}
+			a.Text(asking, words)
+			a.Done(asking, "")
+			continue
 		}
-	}()
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
-		Setup: func(e *testscript.Env) error {
-			e.Setenv("COVEN_GATEWAY_HTTP", gw.URL)
-			return nil
-		},
+		s := m.GetSendMessage()
+		switch {
+		case s == nil:
+		case s.Content == "fail":
+			a.Fail(s.RequestId, "no model")
+		case s.Content == "tool":
+			asking = s.RequestId
+			a.Reply(&pb.MessageResponse{RequestId: s.RequestId, Event: &pb.MessageResponse_ToolApprovalRequest{
+				ToolApprovalRequest: &pb.ToolApprovalRequest{Id: "t-" + s.RequestId, Name: "bash", InputJson: `{"command":"ls"}`},
+			}})
+		case s.Content == "wait":
+		default:
+			a.Text(s.RequestId, "you said ", s.Content)
+			a.Done(s.RequestId, "")
+		}
+	}
+}
+
+// params are what all scripts have: the command "code" runs another one and wants an exit code.
+func params(p testscript.Params, setenv func(*testscript.Env)) testscript.Params {
+	p.Cmds = map[string]func(*testscript.TestScript, bool, []string){"code": func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < 2 {
+			ts.Fatalf("usage: code N command...")
+		}
+		err, got := ts.Exec(args[1], args[2:]...), 0
+		if e, ok := errors.AsType[*exec.ExitError](err); ok {
+			got = e.ExitCode()
+		} else if err != nil {
+			ts.Fatalf("%v", err)
+		}
+		if strconv.Itoa(got) != args[0] {
+			ts.Fatalf("%q: exit code %d", args[1:], got)
+		}
+	}}
+	p.Setup = func(e *testscript.Env) error {
+		e.Setenv("XDG_CONFIG_HOME", e.WorkDir)
+		setenv(e)
+		return nil
+	}
+	return p
+}
+
+func where(e *testscript.Env, gw *gatewaytest.Gateway) {
+	e.Setenv("COVEN_GATEWAY_HTTP", gw.URL)
+	e.Setenv("HOST_ONLY", strings.TrimPrefix(gw.URL, "http://"))
+	e.Setenv("COVEN_GATEWAY_GRPC", gw.GRPCAddr())
+}
+
+// TestOpen runs the command against a gateway that asks for no credentials.
+func TestOpen(t *testing.T) {
+	gw := gatewaytest.New(t)
+	go talk(gw.Agent("echo"))
+	testscript.Run(t, params(testscript.Params{Dir: "testdata/open"}, func(e *testscript.Env) { where(e, gw) }))
+}
+
+// world is a gateway that asks for credentials, with people and things that the scripts are about.
+func world(t *testing.T) func(*testscript.Env) {
+	gw := gatewaytest.New(t, gatewaytest.Locked, func(c *config.Config) { c.Limits.AddressRequestsPerSecond = 0 })
+	identity, ctx := gw.Identity(), gatewaytest.Ctx()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	owner, ownerToken := gw.Principal("Olivia", auth.Owner)
+	alice, aliceToken := gw.Principal("Alice", auth.Member)
+	create := func(kind auth.Kind, name string, key gatewaytest.Key) string {
+		p, err := identity.CreatePrincipal(ctx, auth.NewPrincipal{Kind: kind, Name: name, PublicKey: key.Line()})
+		must(err)
+		return p.ID
+	}
+	device, builder := gatewaytest.NewKey(t), create(auth.Agent, "builder", gatewaytest.NewKey(t))
+	create(auth.Client, "Phone", device)
+	_, token, err := identity.CreateToken(ctx, auth.TokenRequest{PrincipalID: alice.ID, Name: "old"})
+	must(err)
+	secret, err := identity.SetSecret(ctx, "", "DATABASE", "postgres://…")
+	must(err)
+	link := func(key gatewaytest.Key, name string) string {
+		l, err := identity.RequestLink(ctx, auth.LinkRequest{Fingerprint: key.Fingerprint(), DeviceName: name, Address: "192.0.2.7"})
+		must(err)
+		return l.Code
+	}
+	newcomer := gatewaytest.NewKey(t)
+	code, other, known := link(newcomer, "Tablet"), link(gatewaytest.NewKey(t), "Toaster"), link(device, "Phone again")
+	echo := gw.ConnectAs(gatewaytest.Bearer(aliceToken), "echo")
+	if echo.Next().GetWelcome() == nil {
+		t.Fatal(echo.Err())
+	}
+	go talk(echo)
+
+	send := func(body string) io.ReadCloser {
+		req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, gw.URL+"/api/send", strings.NewReader(body))
+		must(err)
+		req.Header.Set("Authorization", "Bearer "+ownerToken)
+		resp, err := gw.Client.Do(req)
+		must(err)
+		return resp.Body
+	}
+	// A turn that waits. Its request id is in the first event.
+	waiting := send(`{"agent_id":"echo","thread_id":"waiting","sender":"test","content":"wait"}`)
+	t.Cleanup(func() { waiting.Close() })
+	bindings := bindingServer(t, ownerToken, builder)
+	buf := make([]byte, 4096)
+	n, err := waiting.Read(buf)
+	must(err)
+	request := regexp.MustCompile(`"request_id":"([^"]+)"`).FindSubmatch(buf[:n])
+	if request == nil {
+		t.Fatalf("no request id in %q", buf[:n])
+	}
+	_, err = io.Copy(io.Discard, send(`{"agent_id":"echo","thread_id":"standup","sender":"test","content":"good morning"}`))
+	must(err)
+
+	return func(e *testscript.Env) {
+		where(e, gw)
+		for name, value := range map[string]string{
+			"COVEN_TOKEN": ownerToken, "OWNER": owner.ID, "ALICE": alice.ID, "ALICE_TOKEN": aliceToken, "BUILDER": builder,
+			"PENDING": create(auth.Client, "Pat", gatewaytest.NewKey(t)), "FINGERPRINT": strings.Repeat("5", 64),
+			"TOKEN_ID": token.ID, "SECRET": secret.ID, "KEY": "s3cret", "CODE": code, "OTHER_CODE": other, "KNOWN_CODE": known,
+			"THREAD": "standup", "REQUEST": string(request[1]), "BINDINGS": bindings, "AGENT": builder,
+		} {
+			e.Setenv(name, value)
+		}
+		if err := os.WriteFile(filepath.Join(e.WorkDir, "id_ed25519.pub"), []byte(gatewaytest.NewKey(t).Line()+" new\n"), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLocked runs the command against gateways that ask for credentials, one for each script.
+func TestLocked(t *testing.T) {
+	files, err := filepath.Glob("testdata/locked/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	for _, f := range files {
+		testscript.Run(t, params(testscript.Params{Files: []string{f}}, world(t)))
+	}
+}
+
+// TestDocs runs every example of docs/ADMIN.md as a shell script, and checks that each command has
+// one there and in its own help.
+func TestDocs(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/ADMIN.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var examples []string
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(doc, -1) {
+		examples = append(examples, string(block[1]))
+	}
+	text := strings.Join(examples, "")
+	runs := strings.ReplaceAll(text, "coven-admin bindings", `coven-admin --grpc "$BINDINGS" bindings`)
+	each(root(), func(c *cobra.Command) {
+		path := c.CommandPath()
+		if !strings.Contains(c.Example, path) && !slices.ContainsFunc(c.Aliases, func(s string) bool { return strings.Contains(c.Example, s) }) && c.Name() != "list" {
+			t.Errorf("the help of %s has no example", path)
+		}
+		if !strings.Contains(text, path) {
+			t.Errorf("docs/ADMIN.md has no example of %s", path)
+		}
 	})
+	dir := t.TempDir()
+	script := "exec sh -eux examples.sh\n-- examples.sh --\n" + runs + "-- key.txt --\nsecret\n-- questions.txt --\nhow are you?\ntool\n"
+	if err := os.WriteFile(filepath.Join(dir, "docs.txtar"), []byte(script), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, params(testscript.Params{Dir: dir}, world(t)))
+}
+
+// each visits the commands that do something.
+func each(c *cobra.Command, visit func(*cobra.Command)) {
+	for _, c := range c.Commands() {
+		if c.Runnable() {
+			visit(c)
+		}
+		each(c, visit)
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	for _, name := range []string{"COVEN_GATEWAY_HOST", "COVEN_GATEWAY_HTTP", "COVEN_GATEWAY_GRPC"} {
+		t.Setenv(name, "")
+	}
+	check := func(http, grpc string) {
+		t.Helper()
+		if h, g := defaultHTTP(), defaultGRPC(); h != http || g != grpc {
+			t.Errorf("got %s and %s, want %s and %s", h, g, http, grpc)
+		}
+	}
+	check("http://127.0.0.1:8080", "localhost:50051")
+	t.Setenv("COVEN_GATEWAY_HOST", "gw.example")
+	check("http://gw.example:8080", "gw.example:50051")
+	t.Setenv("COVEN_GATEWAY_HOST", "::1")
+	check("http://[::1]:8080", "[::1]:50051")
+	t.Setenv("COVEN_GATEWAY_HTTP", "https://x")
+	t.Setenv("COVEN_GATEWAY_GRPC", "y:1")
+	check("https://x", "y:1")
+}
+
+func TestPaint(t *testing.T) {
+	rows := []object{{"id": "1", "status": "approved", "name": "a\x1b[2Jb\nc"}, {"id": "22", "status": "revoked", "n": json.Number("7")}}
+	var b strings.Builder
+	lines := [][]string{{"ID", "STATUS", "NAME"}}
+	for _, r := range rows {
+		lines = append(lines, []string{column{"", "id", nil}.of(r), column{"", "status", nil}.of(r), column{"", "name|n", nil}.of(r)})
+	}
+	writeTable(&b, lines, true)
+	want := "ID  STATUS    NAME\n1   \x1b[32mapproved\x1b[0m  a\ufffd[2Jb c\n22  \x1b[31mrevoked\x1b[0m   7\n"
+	if b.String() != want {
+		t.Errorf("got  %q\nwant %q", b.String(), want)
+	}
 }
