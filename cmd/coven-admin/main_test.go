@@ -78,6 +78,7 @@ func params(p testscript.Params, setenv func(*testscript.Env)) testscript.Params
 	}}
 	p.Setup = func(e *testscript.Env) error {
 		e.Setenv("XDG_CONFIG_HOME", e.WorkDir)
+		e.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would have every command sleep for a second
 		setenv(e)
 		return nil
 	}
@@ -143,7 +144,11 @@ func world(t *testing.T) func(*testscript.Env) {
 	}
 	// A turn that waits. Its request id is in the first event.
 	waiting := send(`{"agent_id":"echo","thread_id":"waiting","sender":"test","content":"wait"}`)
-	t.Cleanup(func() { waiting.Close() })
+	t.Cleanup(func() { // before the gateway is checked, the turn has ended
+		echo.Die()
+		_, _ = io.Copy(io.Discard, waiting)
+		waiting.Close()
+	})
 	bindings := bindingServer(t, ownerToken, builder)
 	buf := make([]byte, 4096)
 	n, err := waiting.Read(buf)
