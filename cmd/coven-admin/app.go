@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/mattn/go-isatty"
+	"golang.org/x/term"
 )
 
 // app is what all commands share: where the gateway is, who asks, and how answers are shown.
@@ -88,5 +88,5 @@ func refusal(status int, text, token string) error {
 // isTerminal reports whether a reader or writer is a terminal.
 func isTerminal(v any) bool {
 	f, ok := v.(*os.File)
-	return ok && isatty.IsTerminal(f.Fd())
+	return ok && term.IsTerminal(int(f.Fd()))
 }

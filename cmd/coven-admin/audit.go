@@ -21,12 +21,18 @@ func auditCommand(a *app) *cobra.Command {
 		listing{
 			path: "/api/admin/audit", limit: 100, page: 500, next: "before", from: "seq",
 			filters: []filter{
-				{"action", "action", "only records of the `action`, for example create_token"}, {"actor", "actor", "only what the principal with this `id` did"},
+				{"action", "action", "only records of the `action`, for example create_token"},
+				{"actor", "actor", "only what the principal with this `id` did"},
 				{"target", "target", "only what was done to the object with this `id`"},
 			},
 			view: view{key: "records", none: "no records", columns: []column{
-				{"SEQ", "seq", nil}, {"AT", "at", nil}, {"ACTOR", "actor", nil}, {"ACTION", "action", nil},
-				{"TYPE", "target_type", nil}, {"TARGET", "target", nil}, {"DETAIL", "detail", nil},
+				{"SEQ", "seq", nil},
+				{"AT", "at", nil},
+				{"ACTOR", "actor", nil},
+				{"ACTION", "action", nil},
+				{"TYPE", "target_type", nil},
+				{"TARGET", "target", nil},
+				{"DETAIL", "detail", nil},
 			}},
 		},
 		verifyCommand(a), exportCommand(a),
@@ -79,7 +85,11 @@ func (a *app) verified(cmd *cobra.Command, v auth.Verification) error {
 			}
 			return "broken"
 		}},
-		{"records", "records", nil}, {"signed", "signed", nil}, {"head", "head", nil}, {"key", "key", nil}, {"bad", "bad", nil},
+		{"records", "records", nil},
+		{"signed", "signed", nil},
+		{"head", "head", nil},
+		{"key", "key", nil},
+		{"bad", "bad", nil},
 	}}); err != nil {
 		return err
 	}
@@ -115,6 +125,9 @@ file is checked, and the file appears when it is complete.`,
 
 // save writes an export to a file and checks it on the way.
 func save(path string, export io.Reader) (v auth.Verification, err error) {
+	if i, err := os.Stat(path); err == nil && !i.Mode().IsRegular() {
+		return v, fmt.Errorf("%s is no file that could be replaced; without FILE the export goes to stdout", path)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".audit-*")
 	if err != nil {
 		return v, err

@@ -15,8 +15,12 @@ import (
 )
 
 var bindingView = view{key: "bindings", none: "no bindings", columns: []column{
-	{"ID", "id", nil}, {"FRONTEND", "frontend", nil}, {"CHANNEL", "channel_id", nil}, {"AGENT", "agent_id", nil},
-	{"CREATED", "created_at", nil}, {"CREATED BY", "created_by", nil},
+	{"ID", "id", nil},
+	{"FRONTEND", "frontend", nil},
+	{"CHANNEL", "channel_id", nil},
+	{"AGENT", "agent_id", nil},
+	{"CREATED", "created_at", nil},
+	{"CREATED BY", "created_by", nil},
 }}
 
 // binding is what the flags of the commands about bindings say.

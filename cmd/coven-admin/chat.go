@@ -26,6 +26,7 @@ type chat struct {
 	thread, sender string
 	approve        string // ask, yes, no, or "" to leave it to others
 	lines          *lines
+	midLine        bool // the answer has not ended its line
 }
 
 func chatCommand(a *app) *cobra.Command {
@@ -117,6 +118,10 @@ func (c *chat) say(text string) error {
 
 // note prints something that is not the answer.
 func (c *chat) note(format string, args ...any) {
+	if c.midLine && isTerminal(c.cmd.OutOrStdout()) { // where both are seen
+		fmt.Fprintln(c.cmd.OutOrStdout())
+		c.midLine = false
+	}
 	out := c.cmd.ErrOrStderr()
 	fmt.Fprintln(out, shown(out, fmt.Sprintf(format, args...)))
 }
@@ -145,13 +150,16 @@ func (c *chat) print(e sse.Event, said *bool) error {
 	case "started":
 		c.thread = d.Thread
 	case "text":
-		*said = true
+		*said, c.midLine = true, !strings.HasSuffix(d.Text, "\n")
 		if !c.json {
 			fmt.Fprint(out, shown(out, d.Text))
 		}
 	case "tool_use":
 		note("[%s %s]", d.Name, d.Input)
 	case "tool_approval":
+		if c.approve == "ask" {
+			note = c.note // a person has to know what it is about
+		}
 		note("[the agent asks whether it may run %s %s]", d.Name, d.Input)
 		return c.decide(d.ID)
 	case "file":
@@ -165,6 +173,7 @@ func (c *chat) print(e sse.Event, said *bool) error {
 			}
 			fmt.Fprintln(out)
 		}
+		c.midLine = false
 		return errSeen
 	case "error":
 		return &failure{http.StatusOK, d.Error}

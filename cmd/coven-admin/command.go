@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,10 +36,8 @@ func (h help) command(run func(*cobra.Command, []string) error) *cobra.Command {
 		Use: h.use, Short: h.short, Long: h.long, Aliases: h.aliases, RunE: run,
 		Example: "  " + strings.ReplaceAll(h.example, "\n", "\n  "),
 		Args: func(cmd *cobra.Command, given []string) error {
-			for _, s := range given {
-				if s == "" {
-					return fmt.Errorf("an argument is empty; want %s", words)
-				}
+			if slices.Contains(given, "") {
+				return fmt.Errorf("an argument is empty; want %s", words)
 			}
 			return args(cmd, given)
 		},

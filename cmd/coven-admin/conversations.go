@@ -38,8 +38,13 @@ func usageCommand(a *app) *cobra.Command {
 			return err
 		}
 		return a.show(cmd, answer, view{columns: []column{
-			{"REPORTS", "request_count", nil}, {"INPUT", "total_input", nil}, {"OUTPUT", "total_output", nil}, {"THINKING", "total_thinking", nil},
-			{"CACHE READ", "total_cache_read", nil}, {"CACHE WRITE", "total_cache_write", nil}, {"TOTAL", "total_tokens", nil},
+			{"REPORTS", "request_count", nil},
+			{"INPUT", "total_input", nil},
+			{"OUTPUT", "total_output", nil},
+			{"THINKING", "total_thinking", nil},
+			{"CACHE READ", "total_cache_read", nil},
+			{"CACHE WRITE", "total_cache_write", nil},
+			{"TOTAL", "total_tokens", nil},
 		}})
 	})
 	f := cmd.Flags()
@@ -114,7 +119,10 @@ func eventsCommand(a *app) *cobra.Command {
 		path: "/api/conversations/{0}/events", page: 1000, limit: 100, next: "after", from: "next",
 		filters: []filter{{"after", "after", "begin behind the event with this `number`"}, {"thread", "thread_id", "only those of the `thread`"}},
 		view: view{key: "events", none: "no events", columns: []column{
-			{"SEQ", "seq", nil}, {"TIME", "time", nil}, {"TYPE", "type", nil}, {"REQUEST", "request_id", nil},
+			{"SEQ", "seq", nil},
+			{"TIME", "time", nil},
+			{"TYPE", "type", nil},
+			{"REQUEST", "request_id", nil},
 			{"WHAT", "text|content|full_response|error|reason|name|output|state|filename|session_id", nil},
 		}},
 	})

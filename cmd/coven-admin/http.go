@@ -104,7 +104,9 @@ func (a *app) stream(ctx context.Context, open func(ctx context.Context, last st
 			opened = true
 			var own bool
 			if own, err = events(resp, func(e sse.Event) error {
-				last = e.ID
+				if e.ID != "" { // what a resumed stream repeats has none
+					last = e.ID
+				}
 				return each(e)
 			}); own {
 				if errors.Is(err, errSeen) {

@@ -10,9 +10,15 @@ import (
 )
 
 var linkView = view{key: "codes", block: true, none: "no device wants to be linked", columns: []column{
-	{"code", "code", nil}, {"status", "status", nil}, {"device", "device_name", nil}, {"address", "address", nil},
-	{"fingerprint", "fingerprint", grouped}, {"proved", "proved", proved}, {"expires", "expires_at", nil},
-	{"principal", "principal_id|known.id", nil}, {"warning", "warning", nil},
+	{"code", "code", nil},
+	{"status", "status", nil},
+	{"device", "device_name", nil},
+	{"address", "address", nil},
+	{"fingerprint", "fingerprint", grouped},
+	{"proved", "proved", proved},
+	{"expires", "expires_at", nil},
+	{"principal", "principal_id|known.id", nil},
+	{"warning", "warning", nil},
 }}
 
 // grouped sets a fingerprint as a person compares it: four digits at a time, two lines.

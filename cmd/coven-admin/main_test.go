@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"coven-gateway/internal/auth"
+	"coven-gateway/internal/cli"
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/gatewaytest"
 	pb "coven-gateway/proto/coven"
@@ -224,6 +226,36 @@ func each(c *cobra.Command, visit func(*cobra.Command)) {
 			visit(c)
 		}
 		each(c, visit)
+	}
+}
+
+// TestResume: a stream that breaks is opened again behind the last event that has a number, and the
+// message keeps its key.
+func TestResume(t *testing.T) {
+	var got []string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var in struct {
+			Key string `json:"idempotency_key"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+			t.Error(err)
+		}
+		got = append(got, in.Key, r.Header.Get("Last-Event-ID"))
+		answers := []string{
+			"id: 1\nevent: started\ndata: {}\n\nid: 2\nevent: text\ndata: {\"text\":\"one \"}\n\nid: 3\nevent: text\nda",
+			"event: started\ndata: {}\n\n",
+			"event: started\ndata: {}\n\nid: 3\nevent: text\ndata: {\"text\":\"two\"}\n\nid: 4\nevent: done\ndata: {}\n\n",
+		}
+		_, _ = io.WriteString(w, answers[len(got)/2-1])
+	}))
+	defer s.Close()
+	var out, errs strings.Builder
+	code := cli.Run(t.Context(), root(), []string{"chat", "a", "hello", "--http", s.URL, "--token", "x"}, &out, &errs)
+	if code != 0 || out.String() != "one two\n" {
+		t.Errorf("exit code %d, %q, %q", code, out.String(), errs.String())
+	}
+	if want := []string{got[0], "", got[0], "2", got[0], "2"}; !slices.Equal(got, want) {
+		t.Errorf("keys and positions: %q, want %q", got, want)
 	}
 }
 

@@ -43,30 +43,35 @@ func statusCommand(a *app) *cobra.Command {
 The exit code is 1 when it cannot be reached or is not ready, and 3 when it is ready but refuses you.`,
 		example: "coven-admin status\ncoven-admin status --http http://gateway.example:8080 --grpc gateway.example:50051",
 	}.command(func(cmd *cobra.Command, _ []string) error {
-		detail, err := a.ask(cmd.Context(), http.MethodGet, "/health/ready", nil)
-		if err != nil {
-			return fmt.Errorf("not ready: %w", err)
+		state := object{"http": a.http, "grpc": a.grpc, "ready": false, "state": "not ready", "client_version": cli.Version(), "me": nil}
+		detail, bad := a.ask(cmd.Context(), http.MethodGet, "/health/ready", nil)
+		if bad == nil {
+			state["ready"], state["state"], state["detail"] = true, "ready", strings.TrimSpace(string(detail))
+			var me []byte
+			if me, bad = getMe(cmd, a); bad == nil {
+				state["me"] = json.RawMessage(me)
+			}
 		}
-		state := object{
-			"http": a.http, "grpc": a.grpc, "ready": true, "state": strings.TrimSpace(string(detail)), "client_version": cli.Version(), "me": nil,
-		}
-		answer, refused := getMe(cmd, a)
-		if refused == nil {
-			state["me"] = json.RawMessage(answer)
-		} else {
-			state["error"] = refused.Error()
+		if bad != nil {
+			state["error"] = bad.Error()
 		}
 		b, err := json.Marshal(state)
 		if err != nil {
 			return err
 		}
 		if err := a.show(cmd, append(b, '\n'), view{block: true, columns: []column{
-			{"http", "http", nil}, {"grpc", "grpc", nil}, {"state", "state", nil}, {"client", "client_version", nil},
-			{"you", "me.principal_id", nil}, {"name", "me.display_name", nil}, {"roles", "me.roles", nil},
+			{"http", "http", nil},
+			{"grpc", "grpc", nil},
+			{"state", "state", nil},
+			{"detail", "detail", nil},
+			{"client", "client_version", nil},
+			{"you", "me.principal_id", nil},
+			{"name", "me.display_name", nil},
+			{"roles", "me.roles", nil},
 		}}); err != nil {
 			return err
 		}
-		return refused
+		return bad
 	})
 }
 

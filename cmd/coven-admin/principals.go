@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,19 +14,33 @@ import (
 )
 
 var principalView = view{key: "principals", none: "no principals", columns: []column{
-	{"ID", "id", nil}, {"TYPE", "type", nil}, {"STATUS", "status", nil}, {"ONLINE", "online", nil}, {"ROLES", "roles", nil},
-	{"CAPABILITIES", "capabilities", nil}, {"LAST SEEN", "last_seen", nil}, {"NAME", "display_name", nil},
+	{"ID", "id", nil},
+	{"TYPE", "type", nil},
+	{"STATUS", "status", nil},
+	{"ONLINE", "online", nil},
+	{"ROLES", "roles", nil},
+	{"CAPABILITIES", "capabilities", nil},
+	{"LAST SEEN", "last_seen", nil},
+	{"NAME", "display_name", nil},
 }}
 
 // onePrincipal is a principal as every change of it is answered.
 var onePrincipal = view{block: true, columns: []column{
-	{"id", "id", nil}, {"type", "type", nil}, {"name", "display_name", nil}, {"status", "status", nil}, {"online", "online", nil},
-	{"roles", "roles", nil}, {"capabilities", "capabilities", nil}, {"created", "created_at", nil}, {"created by", "created_by", nil}, {"last seen", "last_seen", nil},
+	{"id", "id", nil},
+	{"type", "type", nil},
+	{"name", "display_name", nil},
+	{"status", "status", nil},
+	{"online", "online", nil},
+	{"roles", "roles", nil},
+	{"capabilities", "capabilities", nil},
+	{"created", "created_at", nil},
+	{"created by", "created_by", nil},
+	{"last seen", "last_seen", nil},
 }}
 
 func principalsCommand(a *app) *cobra.Command {
 	detailed := onePrincipal
-	detailed.columns = append(detailed.columns[:len(detailed.columns):len(detailed.columns)], column{"keys", "keys.fingerprint", nil}, column{"agents", "agents", nil})
+	detailed.columns = append(slices.Clip(detailed.columns), column{"keys", "keys.fingerprint", nil}, column{"agents", "agents", nil})
 
 	// change is a command whose whole request is its path, and whose answer is the principal.
 	change := func(use, short, example, method, path string) *cobra.Command {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"coven-gateway/internal/cli"
 )
@@ -41,29 +43,18 @@ func setSecret(a *app) *cobra.Command {
 		use: "set NAME", short: "Store a secret, for all agents or for one",
 		long: `Store a secret, for all agents or for one. Agents get it when they next connect.
 
-The value comes from stdin or from a file; one line end behind it is dropped.`,
+The value comes from stdin or from a file; one line end behind it is dropped. At a terminal you are
+asked for it, and nobody sees what you type.`,
 		example: "printf %s \"$KEY\" | coven-admin secrets set API_KEY --agent echo\ncoven-admin secrets set API_KEY --value-file key.txt",
 	}.command(func(cmd *cobra.Command, args []string) error {
 		if cmd.Flags().Changed("value") {
 			return cli.Usage(errors.New("--value would leave the secret in the history of your shell and in the list of processes (this one may be there now); use stdin or --value-file"))
 		}
-		in := cmd.InOrStdin()
-		if file != "" {
-			f, err := os.Open(file)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			in = f
-		} else if isTerminal(in) {
-			fmt.Fprintln(cmd.ErrOrStderr(), "Type the value, which can be seen; end with Enter and Ctrl-D.")
-		}
-		b, err := io.ReadAll(io.LimitReader(in, 1<<20)) // the gateway takes less
+		value, err := secretValue(cmd, file, args[0])
 		if err != nil {
 			return err
 		}
-		v := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
-		answer, err := a.ask(cmd.Context(), http.MethodPut, "/api/admin/secrets", object{"name": args[0], "agent_id": agent, "value": v})
+		answer, err := a.ask(cmd.Context(), http.MethodPut, "/api/admin/secrets", object{"name": args[0], "agent_id": agent, "value": value})
 		if err != nil {
 			return err
 		}
@@ -75,6 +66,46 @@ The value comes from stdin or from a file; one line end behind it is dropped.`,
 	f.StringVar(&value, "value", "", "")
 	_ = f.MarkHidden("value") // there is such a flag
 	return cmd
+}
+
+// secretValue reads a value from a file, from whoever sits at the terminal, or from stdin.
+func secretValue(cmd *cobra.Command, file, name string) (string, error) {
+	in := cmd.InOrStdin()
+	switch {
+	case file != "":
+		f, err := os.Open(file)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		in = f
+	case isTerminal(in):
+		return unseen(cmd, "Value of "+name+": ")
+	}
+	b, err := io.ReadAll(io.LimitReader(in, 1<<20)) // the gateway takes less
+	return strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r"), err
+}
+
+// unseen reads a line from the terminal that is stdin, without showing it.
+func unseen(cmd *cobra.Command, prompt string) (string, error) {
+	fd := int(os.Stdin.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", err
+	}
+	fmt.Fprint(cmd.ErrOrStderr(), prompt)
+	defer fmt.Fprintln(cmd.ErrOrStderr())
+	read := make(chan line, 1)
+	go func() { // ends with the program at the latest
+		b, err := term.ReadPassword(fd)
+		read <- line{string(b), err}
+	}()
+	select {
+	case l := <-read:
+		return l.text, l.err
+	case <-cmd.Context().Done():
+		return "", errors.Join(term.Restore(fd, before), context.Cause(cmd.Context()))
+	}
 }
 
 func getSecret(a *app) *cobra.Command {

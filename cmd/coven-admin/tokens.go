@@ -23,8 +23,14 @@ func tokensCommand(a *app) *cobra.Command {
 		listing{
 			path: "/api/admin/tokens", page: 500, filters: []filter{{"principal", "principal_id", "only those of the principal with this `id`"}},
 			view: view{key: "tokens", none: "no tokens", columns: []column{
-				{"ID", "id", nil}, {"PRINCIPAL", "principal_id", nil}, {"KIND", "kind", nil}, {"SCOPES", "scopes", nil}, {"REVOKED", "revoked", nil},
-				{"EXPIRES", "expires_at", nil}, {"LAST USED", "last_used", nil}, {"NAME", "name", nil},
+				{"ID", "id", nil},
+				{"PRINCIPAL", "principal_id", nil},
+				{"KIND", "kind", nil},
+				{"SCOPES", "scopes", nil},
+				{"REVOKED", "revoked", nil},
+				{"EXPIRES", "expires_at", nil},
+				{"LAST USED", "last_used", nil},
+				{"NAME", "name", nil},
 			}},
 		},
 		createToken(a),
