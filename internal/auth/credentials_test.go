@@ -390,73 +390,112 @@ func TestBearer(t *testing.T) {
 	}
 }
 
+// fixedKey is the same key in every process of a fuzzer.
+func fixedKey(t testing.TB) (key, ed25519.PublicKey) {
+	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+	return newKey(t, private), private.Public().(ed25519.PublicKey)
+}
+
+// genuine reports, without any of the code that is tested, whether a proof was signed by a key.
+func genuine(public ed25519.PublicKey, p auth.Proof) bool {
+	blob, err := base64.StdEncoding.DecodeString(strings.TrimSpace(p.Signature))
+	if err != nil || len(blob) < ed25519.SignatureSize {
+		return false
+	}
+	stamp, err := strconv.ParseInt(strings.TrimSpace(p.Timestamp), 10, 64)
+	message := fmt.Sprintf("%d|%s", stamp, strings.TrimSpace(p.Nonce))
+	return err == nil && ed25519.Verify(public, []byte(message), blob[len(blob)-ed25519.SignatureSize:])
+}
+
+// mutate changes one byte of a string.
+func mutate(s string, at uint16, with byte) string {
+	b := []byte(s)
+	b[int(at)%len(b)] = with
+	return string(b)
+}
+
+// FuzzProof: no proof is accepted that the key has not signed, made up or made of one that it has.
 func FuzzProof(f *testing.F) {
 	g := newGate(f)
-	k := newKey(f, nil)
+	k, public := fixedKey(f)
 	g.let(k)
-	good := k.proof(time.Now(), "n", "")
-	f.Add(good.PublicKey, good.Timestamp, good.Nonce, good.Signature)
-	f.Add("ssh-rsa AAAA", "1", "x", "AAAA")
-	f.Add("", "-1", "|", "====")
-	f.Fuzz(func(t *testing.T, public, stamp, nonce, signature string) {
-		p := auth.Proof{PublicKey: public, Timestamp: stamp, Nonce: nonce, Signature: signature}
-		err := g.show(p, 1)
-		same := strings.TrimSpace(stamp) == good.Timestamp && strings.TrimSpace(nonce) == good.Nonce
-		if err == nil && !same {
-			t.Errorf("accepted %q", p)
+	p := k.proof(time.Now(), "n", "")
+	f.Add(p.PublicKey, p.Timestamp, p.Nonce, p.Signature, uint8(0), uint16(0), byte('x'))
+	f.Add("ssh-rsa AAAA", "1", "x", "AAAA", uint8(1), uint16(3), byte(0))
+	f.Add("", "-1", "|", "====", uint8(7), uint16(99), byte('='))
+	f.Fuzz(func(t *testing.T, line, stamp, nonce, signature string, field uint8, at uint16, with byte) {
+		made := auth.Proof{PublicKey: line, Timestamp: stamp, Nonce: nonce, Signature: signature}
+		changed := key{t, k.signer}.proof(time.Now(), "n"+strconv.Itoa(int(at)), "")
+		switch field % 4 {
+		case 0:
+			changed.PublicKey = mutate(changed.PublicKey, at, with)
+		case 1:
+			changed.Timestamp = mutate(changed.Timestamp, at, with)
+		case 2:
+			changed.Nonce = mutate(changed.Nonce, at, with)
+		case 3:
+			changed.Signature = mutate(changed.Signature, at, with)
+		}
+		for _, p := range []auth.Proof{made, changed} {
+			if err := g.show(p, 1); err == nil && !genuine(public, p) {
+				t.Errorf("accepted %q", p)
+			}
 		}
 	})
 }
 
+// FuzzBearer: no token is accepted that was not issued, made up or made of one that was.
 func FuzzBearer(f *testing.F) {
 	g := newGate(f)
 	p, _ := g.person("p")
-	good, _, err := g.CreateToken(ctx, auth.TokenRequest{PrincipalID: p.ID})
-	if err != nil {
-		f.Fatal(err)
-	}
-	api, _, err := g.CreateToken(ctx, auth.TokenRequest{PrincipalID: p.ID, API: true})
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, s := range []string{good, api, "coven_", "a.b.c", "eyJhbGciOiJub25lIn0.e30.", good + "x", ""} {
-		f.Add("Bearer " + s)
-	}
-	f.Fuzz(func(t *testing.T, header string) {
-		_, err := g.Authenticate(context.Background(), auth.Credentials{Authorization: header, Address: "192.0.2.1"})
+	var good []string
+	for _, api := range []bool{false, true} {
+		shown, _, err := g.CreateToken(ctx, auth.TokenRequest{PrincipalID: p.ID, API: api})
 		if err != nil {
-			return
+			f.Fatal(err)
 		}
-		if header == "Bearer "+good || header == "Bearer "+api {
-			return
-		}
-		// The last letter of base64 has bits that mean nothing.
-		a, b := strings.LastIndexByte(header, '.'), strings.LastIndexByte(good, '.')
-		if a < 0 || header[:a] != "Bearer "+good[:b] {
+		good = append(good, shown)
+	}
+	accepted := func(header string) bool {
+		_, err := g.Authenticate(context.Background(), auth.Credentials{Authorization: header, Address: "192.0.2.1"})
+		return err == nil
+	}
+	for _, s := range []string{"coven_", "a.b.c", "eyJhbGciOiJub25lIn0.e30.", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.AAAA", ""} {
+		f.Add("Bearer "+s, uint16(len(s)), byte('A'))
+	}
+	f.Fuzz(func(t *testing.T, header string, at uint16, with byte) {
+		if accepted(header) {
 			t.Errorf("accepted %q", header)
+		}
+		for _, token := range good {
+			m := mutate(token, at, with)
+			// The last letter of base64 has bits that mean nothing.
+			if m[:len(m)-1] != token[:len(token)-1] && accepted("Bearer "+m) {
+				t.Errorf("accepted %q for %q", m, token)
+			}
 		}
 	})
 }
 
+// FuzzLinkRequest: whatever is asked for, a code is for the fingerprint that was named, and proved
+// only when it was.
 func FuzzLinkRequest(f *testing.F) {
 	g := newGate(f)
-	k := newKey(f, nil)
+	k, public := fixedKey(f)
 	p := k.proof(time.Now(), "n", "")
 	f.Add(k.fingerprint(), "laptop", p.PublicKey, p.Timestamp, p.Nonce, p.Signature)
 	f.Add(strings.Repeat("A", 64), "\u202e", "", "", "", "")
 	f.Add("x", "", "", "", "", "x")
-	f.Fuzz(func(t *testing.T, fingerprint, device, public, stamp, nonce, signature string) {
-		l, err := g.RequestLink(context.Background(), auth.LinkRequest{
-			Fingerprint: fingerprint, DeviceName: device, Address: "192.0.2.1",
-			Proof: auth.Proof{PublicKey: public, Timestamp: stamp, Nonce: nonce, Signature: signature},
-		})
+	f.Fuzz(func(t *testing.T, fingerprint, device, line, stamp, nonce, signature string) {
+		proof := auth.Proof{PublicKey: line, Timestamp: stamp, Nonce: nonce, Signature: signature}
+		l, err := g.RequestLink(context.Background(), auth.LinkRequest{Fingerprint: fingerprint, DeviceName: device, Address: "192.0.2.1", Proof: proof})
 		if err != nil {
 			if fault.CodeOf(err) == fault.Internal {
 				t.Errorf("%v", err)
 			}
 			return
 		}
-		if l.Fingerprint != strings.ToLower(fingerprint) || len(l.Code) != 6 || l.Proved && l.Fingerprint != k.fingerprint() {
+		if l.Fingerprint != strings.ToLower(fingerprint) || len(l.Code) != 6 || l.Proved && (l.Fingerprint != k.fingerprint() || !genuine(public, proof)) {
 			t.Errorf("%+v", l)
 		}
 		if err := g.DenyLink(ctx, l.Code); err != nil { // so that there is room
