@@ -82,6 +82,12 @@ func checkSecretName(name string) error {
 	return nil
 }
 
+// Seal returns a secret with a value, as it is stored.
+func (s *Service) Seal(x Secret, value string) Secret {
+	x.Sealed = s.opts.SecretsKeys.seal(value, x.label())
+	return x
+}
+
 // Secrets lists the stored secrets, still sealed.
 func (s *Service) Secrets(ctx context.Context) ([]Secret, error) {
 	return s.store.Read(ctx).Secrets()

@@ -42,7 +42,7 @@ func TestTitle(t *testing.T) {
 		"hello": "hello", "": "", "\n \n  two  words\nmore": "two words", "tab\there": "tab here",
 		long: "A first line that is far too long to be a title and therefore has to end…",
 	} {
-		if got := titleOf(text); got != want {
+		if got := TitleOf(text); got != want {
 			t.Errorf("%q has the title %q, want %q", text, got, want)
 		}
 	}

@@ -3,6 +3,7 @@ package conversation
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
 // encode splits a body into what is stored: the text that people read and search, and the rest as
@@ -36,6 +37,12 @@ func encode(b Body) (kind Kind, text, detail string, err error) {
 		return 0, "", "", fmt.Errorf("encode event of kind %d: %w", kind, err)
 	}
 	return kind, text, string(d), nil
+}
+
+// NewRecord returns a body as it is stored: as the event numbered seq, which stands for itself.
+func NewRecord(ref Ref, seq int64, at time.Time, b Body) (Record, error) {
+	kind, text, detail, err := encode(b)
+	return Record{Ref: ref, Seq: seq, Last: seq, At: at, Kind: kind, Text: text, Detail: detail}, err
 }
 
 // decode is the inverse of encode.

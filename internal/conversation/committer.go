@@ -296,16 +296,16 @@ func (cm *commit) begin(b *beginning) error {
 
 // append stores an event that stands for itself.
 func (cm *commit) append(ch *change, ref Ref, turnID, threadID, principalID string, at time.Time, body Body) error {
-	kind, text, detail, err := encode(body)
+	seq := ch.conv.Head + 1
+	rec, err := NewRecord(ref, seq, at, body)
 	if err != nil {
 		return err
 	}
-	seq := ch.conv.Head + 1
-	if err := cm.tx.Append(ref, Record{Ref: ref, Seq: seq, Last: seq, At: at, Kind: kind, Text: text, Detail: detail}); err != nil {
+	if err := cm.tx.Append(ref, rec); err != nil {
 		return err
 	}
 	ch.conv.Head = seq
-	cm.bytes += len(text) + len(detail)
+	cm.bytes += len(rec.Text) + len(rec.Detail)
 	cm.note(ch, Event{Seq: seq, First: seq, At: at, TurnID: turnID, ThreadID: threadID, PrincipalID: principalID, Body: body})
 	return nil
 }

@@ -41,11 +41,11 @@ func (s *Service) recover(ctx context.Context) error {
 			heads[t.AgentID]++
 			seq := heads[t.AgentID]
 			end := Ended{State: Interrupted, Cause: "the gateway was restarted"}
-			kind, text, detail, err := encode(end)
+			rec, err := NewRecord(t.Ref, seq, now, end)
 			if err != nil {
 				return err
 			}
-			if err := tx.Append(t.Ref, Record{Ref: t.Ref, Seq: seq, Last: seq, At: now, Kind: kind, Text: text, Detail: detail}); err != nil {
+			if err := tx.Append(t.Ref, rec); err != nil {
 				return err
 			}
 			if err := tx.End(t.Ref, EndedTurn{State: end.State, Cause: end.Cause, Last: seq, FirstEventAt: first, At: now}); err != nil {

@@ -178,7 +178,7 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 			ID: newID(), AgentID: agentID, ThreadID: r.ThreadID, PrincipalID: p.ID, Sender: r.Sender,
 			State: Open, StartedAt: time.Now().UTC(),
 		},
-		Frontend: r.Frontend, ExternalID: r.ExternalID, Title: titleOf(r.Text), Key: r.Key, Digest: digest, Oversees: oversees,
+		Frontend: r.Frontend, ExternalID: r.ExternalID, Title: TitleOf(r.Text), Key: r.Key, Digest: digest, Oversees: oversees,
 	}}
 	if b.new.ThreadID == "" {
 		b.new.ThreadID = newID()

@@ -92,8 +92,8 @@ func (s *Service) EditThread(ctx context.Context, id string, e ThreadEdit) (Thre
 // maxTitle is the length of a thread's title, in characters.
 const maxTitle = 80
 
-// titleOf makes a thread's title from its first message: the first line that says something.
-func titleOf(text string) string {
+// TitleOf makes a thread's title from its first message: the first line that says something.
+func TitleOf(text string) string {
 	for line := range strings.Lines(text) {
 		line = strings.Join(strings.FieldsFunc(line, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
 		if line == "" {

@@ -51,24 +51,30 @@ func identity(ctx context.Context, cfg config.Config, db *store.DB, logger *slog
 // Offline opens the identities of a gateway that does not run, for commands on its own machine.
 // The caller calls done.
 func Offline(ctx context.Context, cfg config.Config, logger *slog.Logger) (_ *auth.Service, done func() error, err error) {
+	s, _, done, err := offline(ctx, cfg, logger)
+	return s, done, err
+}
+
+// offline opens the database of a gateway that does not run, too.
+func offline(ctx context.Context, cfg config.Config, logger *slog.Logger) (_ *auth.Service, _ *store.DB, done func() error, err error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return nil, nil, fmt.Errorf("data directory: %w", err)
+		return nil, nil, nil, fmt.Errorf("data directory: %w", err)
 	}
 	id, err := serverID(cfg.DataDir)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	db, err := store.Open(ctx, store.Options{
 		Path: cfg.Database.Path, Synchronous: string(cfg.Database.Synchronous), Logger: logger, Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	s, err := identity(ctx, cfg, db, logger, id, auth.Options{Ended: func(string) {}, Disowned: func(string) {}})
 	if err != nil {
-		return nil, nil, errors.Join(err, db.Close())
+		return nil, nil, nil, errors.Join(err, db.Close())
 	}
-	return s, func() error { return errors.Join(s.Close(), db.Close()) }, nil
+	return s, db, func() error { return errors.Join(s.Close(), db.Close()) }, nil
 }
 
 // secretsKeys returns what seals the stored secrets: the key of the configuration where there is

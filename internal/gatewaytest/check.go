@@ -48,9 +48,17 @@ func (g *Gateway) checkConversation(s *conversation.Service, agentID string) {
 			if b, ok := e.Body.(conversation.Text); ok {
 				texts[e.TurnID] += b.Text
 			}
+			_, message := e.Body.(conversation.Message)
+			if _, ok := begun[e.TurnID]; !ok {
+				begun[e.TurnID] = e
+				if !message && e.PrincipalID != "" { // what was taken over may lack it
+					g.t.Errorf("conversation %s: turn %s begins at %d without a message", agentID, e.TurnID, e.Seq)
+				}
+			} else if message {
+				g.t.Errorf("conversation %s: turn %s has another message at %d", agentID, e.TurnID, e.Seq)
+			}
 			switch e.Body.(type) {
 			case conversation.Message:
-				begun[e.TurnID] = e
 			case conversation.Ended:
 				ends[e.TurnID] = append(ends[e.TurnID], e)
 			default:
@@ -71,8 +79,8 @@ func (g *Gateway) checkConversation(s *conversation.Service, agentID string) {
 		}
 		n := len(ends[id])
 		switch {
-		case t.First != first.Seq:
-			g.t.Errorf("turn %s begins at %d, its record says %d", id, first.Seq, t.First)
+		case t.First != first.First:
+			g.t.Errorf("turn %s begins at %d, its record says %d", id, first.First, t.First)
 		case t.State == conversation.Open && n == 0:
 		case n == 0 && t.Last > pos: // it has ended since
 		case t.State == conversation.Open || n != 1:

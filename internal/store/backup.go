@@ -218,6 +218,12 @@ func openReadOnly(path string) (*sql.DB, error) {
 	return sql.Open("sqlite", fmt.Sprintf("file:%s?mode=ro&_pragma=busy_timeout(%d)", (&url.URL{Path: path}).EscapedPath(), busyTimeout.Milliseconds()))
 }
 
+// openImmutable opens a database that nobody uses and that has no write-ahead log, without making
+// files beside it.
+func openImmutable(path string) (*sql.DB, error) {
+	return sql.Open("sqlite", fmt.Sprintf("file:%s?mode=ro&immutable=1", (&url.URL{Path: path}).EscapedPath()))
+}
+
 // copy copies a file to the same path below another folder and writes it down.
 func (m *Manifest) copy(ctx context.Context, from, to, path string) error {
 	if err := context.Cause(ctx); err != nil {

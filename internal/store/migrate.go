@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -22,6 +23,9 @@ var migrations embed.FS
 func migrate(ctx context.Context, db *sql.DB) error {
 	dir, err := fs.Sub(migrations, "migrations")
 	if err != nil {
+		return err
+	}
+	if err := refusePublic(ctx, db); err != nil {
 		return err
 	}
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
@@ -63,6 +67,17 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		}
 	}
 	return nil
+}
+
+// refusePublic keeps the database of the public gateway as it is: a configuration that was taken from
+// there names it.
+func refusePublic(ctx context.Context, db *sql.DB) error {
+	var public bool
+	err := db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'ledger_events')`).Scan(&public)
+	if err == nil && public {
+		err = errors.New("this is a database of the public gateway: move it away and take it over with `coven-gateway import`")
+	}
+	return err
 }
 
 func newerSchema(current, known int64) error {
