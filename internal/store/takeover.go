@@ -512,7 +512,7 @@ func (t *takeover) notes() {
 	}
 	if len(t.principals) > 0 {
 		if n, err := t.tx.Owners(); err == nil && n == 0 {
-			t.report.note("no approved principal has the role owner")
+			t.report.note("no approved principal has the role owner: without auth.jwt_secret everybody on the gateway's own machine is one, and can make one")
 		}
 	}
 	if len(t.agents) > 0 {

@@ -309,7 +309,7 @@ func (s *strand) arrange() (moments []moment) {
 	// Rows that are not in the order of their times were not inserted as things happened.
 	inserted := slices.IsSortedFunc(s.events, func(a, b *oldEvent) int { return cmp.Compare(a.row, b.row) })
 	var turn *oldTurn
-	pending := make(map[string]int) // calls without a result, of earlier moments of the turn
+	calls := make(map[string]int) // of the turn, that have no result so far
 	for rest := s.events; len(rest) > 0; {
 		n := 1
 		for n < len(rest) && rest[n].at.Equal(rest[0].at) {
@@ -317,11 +317,11 @@ func (s *strand) arrange() (moments []moment) {
 		}
 		m := moment(rest[:n:n])
 		rest = rest[n:]
-		calls := m.calls(pending)
-		if !inserted || !m.possible(calls, turn != nil && turn.answer == nil) {
+		if !inserted || !m.possible(turn != nil && turn.answer == nil, calls) {
 			m.putRight(calls)
 		}
 		for _, e := range m {
+			e.count(calls)
 			if e.asks || turn == nil || turn.answer != nil {
 				turn = &oldTurn{strand: s}
 				s.turns = append(s.turns, turn)
@@ -340,58 +340,73 @@ func (s *strand) arrange() (moments []moment) {
 	return moments
 }
 
-// calls finds the calls of the results in a moment, where both are in it. The nth result of an id
-// is that of its nth call; ids are used again, and some texts have none.
-func (m moment) calls(pending map[string]int) map[*oldEvent]*oldEvent {
+// possible reports whether a moment can have happened in the order in which it is. open says that a
+// message waits for its answer; calls are the calls that have no result so far, by id.
+func (m moment) possible(open bool, calls map[string]int) bool {
+	later := make(map[string]int) // calls that come later in the moment
+	for _, e := range m {
+		if e.kind == "tool_call" {
+			later[e.tool]++
+		}
+	}
+	calls = maps.Clone(calls)
+	for _, e := range m {
+		open = open || e.asks
+		if !open || e.kind == "tool_result" && calls[e.tool] == 0 && later[e.tool] > 0 {
+			return false
+		}
+		if e.kind == "tool_call" {
+			later[e.tool]--
+		}
+		e.count(calls)
+		open = open && !e.answers()
+	}
+	return true
+}
+
+// count keeps account of the calls of a turn that have no result. Ids are used again, and some texts
+// have none.
+func (e *oldEvent) count(calls map[string]int) {
+	switch {
+	case e.asks:
+		clear(calls)
+	case e.kind == "tool_call":
+		calls[e.tool]++
+	case e.kind == "tool_result" && calls[e.tool] > 0:
+		calls[e.tool]--
+	}
+}
+
+// callsOf finds the calls of the results in a moment, where both are in it: the nth result of an id is
+// that of its nth call, but for those that are of earlier calls.
+func (m moment) callsOf(earlier map[string]int) map[*oldEvent]*oldEvent {
 	calls, results := make(map[string][]*oldEvent), make(map[string][]*oldEvent)
 	for _, e := range m {
-		switch {
-		case e.kind == "tool_call":
+		switch e.kind {
+		case "tool_call":
 			calls[e.tool] = append(calls[e.tool], e)
-		case e.kind == "tool_result":
+		case "tool_result":
 			results[e.tool] = append(results[e.tool], e)
 		}
 	}
 	if slices.ContainsFunc(m, func(e *oldEvent) bool { return e.asks }) {
-		clear(pending)
+		earlier = nil
 	}
-	of, early := make(map[*oldEvent]*oldEvent), make(map[string]int)
+	of := make(map[*oldEvent]*oldEvent)
 	for id, rs := range results {
-		early[id] = min(pending[id], len(rs))
-		pending[id] -= early[id]
-		for i, r := range rs[early[id]:] {
+		for i, r := range rs[min(earlier[id], len(rs)):] {
 			if i < len(calls[id]) {
 				of[r] = calls[id][i]
 			}
 		}
 	}
-	for id, cs := range calls {
-		pending[id] += max(0, len(cs)-(len(results[id])-early[id]))
-	}
 	return of
 }
 
-// possible reports whether a moment can have happened in the order in which it is; open says that a
-// message waits for its answer.
-func (m moment) possible(calls map[*oldEvent]*oldEvent, open bool) bool {
-	seen := make(map[*oldEvent]bool)
-	for _, e := range m {
-		if e.asks {
-			open = true
-		}
-		if call := calls[e]; !open || call != nil && !seen[call] {
-			return false
-		}
-		if e.answers() {
-			open = false
-		}
-		seen[e] = true
-	}
-	return true
-}
-
-// putRight puts a moment in an order that can have happened.
-func (m moment) putRight(calls map[*oldEvent]*oldEvent) {
+// putRight puts a moment in an order that can have happened. calls are the calls that have no result
+// so far.
+func (m moment) putRight(calls map[string]int) {
+	callOf := m.callsOf(calls)
 	rank := func(e *oldEvent) int {
 		switch {
 		case e.asks:
@@ -405,7 +420,7 @@ func (m moment) putRight(calls map[*oldEvent]*oldEvent) {
 	}
 	// A result that is before its call comes right behind it.
 	row := func(e *oldEvent) int64 {
-		if call := calls[e]; call != nil {
+		if call := callOf[e]; call != nil {
 			return max(e.row, call.row)
 		}
 		return e.row
