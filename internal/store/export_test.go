@@ -63,3 +63,13 @@ func CutBackAt(size int64) (restore func()) {
 	walTruncateAt = size
 	return func() { walTruncateAt = old }
 }
+
+// ParseTool reads the text of a tool event of the public gateway.
+func ParseTool(kind, text, author string) (id, name, content string, isError bool) {
+	if kind == "tool_call" {
+		c := parseToolCall(text, author)
+		return c.ID, c.Name, c.Input, false
+	}
+	r := parseToolResult(text, author)
+	return r.ID, "", r.Output, r.IsError
+}

@@ -727,6 +727,131 @@ func TestTakeoverOfOlderSchema(t *testing.T) {
 	}
 }
 
+// TestTakeoverOrder: rows as they were inserted, each a second, a kind (Question, Answer, Call,
+// Result, Error) and for tools an id; and the turns that they are.
+func TestTakeoverOrder(t *testing.T) {
+	for _, c := range []struct{ rows, want string }{
+		{"1Q 1Cx 1Rx 1A", "1Q 1Cx 1Rx 1A|"},
+		{"1A 1Rx 1Cx 1Q", "1Q 1Cx 1Rx 1A|"},
+		{"1A 1E 1Q", "1Q 1E 1A|"},
+		// Two turns in a second, and an answer in the second of the next question.
+		{"1Q 1Cx 1Rx 1A 1Q 1Cx 1Rx 1A", "1Q 1Cx 1Rx 1A|1Q 1Cx 1Rx 1A|"},
+		{"1Q 1Cx 2Rx 2A 2Q 2Cx 2Rx 2A", "1Q 1Cx 2Rx 2A|2Q 2Cx 2Rx 2A|"},
+		{"1Q 2A 2Q 3A", "1Q 2A|2Q 3A|"},
+		// Nobody has answered the first question. Rows that were not inserted in order prove nothing.
+		{"1Q 2A 2Q", "1Q 2A|2Q|"},
+		{"2A 2Q 1Q", "1Q|2Q 2A|"},
+		// Ids are used again; a call of another turn does not explain a result.
+		{"1Q 1Cx 2Q 2Rx 2Cx 2A", "1Q 1Cx|2Q 2Cx 2Rx 2A|"},
+		{"1Q 1Cx 2Rx 2Cx 3Rx 3A", "1Q 1Cx 2Rx 2Cx 3Rx 3A|"},
+		{"1Q 1Cx 2A 2Cx 2Rx 2Rx", "1Q 1Cx 2Cx 2Rx 2Rx 2A|"},
+		{"1Q 1Ry 1Rx 1Cx 1Cy 1A", "1Q 1Cx 1Rx 1Cy 1Ry 1A|"},
+		// One answer for each turn; what is left over has no question.
+		{"1Q 2Q 3A 4A", "1Q|2Q 3A|4A|"},
+		{"1A 2Cx 2Rx 3Q 4A", "1A|2Cx 2Rx|3Q 4A|"},
+		{"1Q 2E 3A 4E", "1Q 2E 3A|4E|"},
+	} {
+		var ledger []aRow
+		for i, word := range strings.Fields(c.rows) {
+			id := word[2:]
+			r := aRow{
+				id: fmt.Sprint(i), key: "a", thread: "t1", direction: "outbound_from_agent", author: "agent:a", text: word, kind: "message",
+				at: time.Date(2026, 1, 6, 9, 0, int(word[0]-'0'), 0, time.UTC),
+			}
+			switch word[1] {
+			case 'Q':
+				r.direction = "inbound_to_agent"
+			case 'C':
+				r.kind, r.text = "tool_call", fmt.Sprintf(`{"name":"n","id":%q,"input":%s}`, id, word)
+			case 'R':
+				r.kind, r.text = "tool_result", fmt.Sprintf(`{"id":%q,"output":%q,"is_error":false}`, id, word)
+			case 'E':
+				r.kind = "error"
+			}
+			ledger = append(ledger, r)
+		}
+		var got strings.Builder
+		for _, e := range imported(t, ledgerOf(t, ledger, func() *time.Location { return time.UTC })) {
+			text := e.Text + " "
+			if e.Kind == conversation.KindEnded {
+				text = "|"
+			}
+			got.WriteString(text)
+		}
+		if got := strings.ReplaceAll(got.String(), " |", "|"); got != c.want {
+			t.Errorf("%s: got %s, want %s", c.rows, got, c.want)
+		}
+	}
+}
+
+// TestTakeoverToolTexts: the three forms, and what only looks like one.
+func TestTakeoverToolTexts(t *testing.T) {
+	for _, c := range []struct{ author, kind, text, want string }{
+		{"agent:a", "tool_call", `{"name":"n","id":"i","input":{"a": 1}}`, `i n|{"a": 1}`},
+		{"agent:a", "tool_call", `{"id":"i", "name":"n", "input":null}`, `i n|null`},
+		{"agent:a", "tool_call", `{"name":"n","id":"i","input":}`, `i n|`},
+		{"agent:a", "tool_call", `{"name":"n","id":"i","input":not json}`, `i n|not json`},
+		{"agent:a", "tool_call", `{"name":"n\x01\"","id":"i","input":{}}`, "i n\x01\"|{}"},
+		{"agent:a", "tool_call", `{"name":"n","id":"i","input":{},"more":1}`, `i n|{},"more":1`},
+		{"agent:a", "tool_call", `{"name":"n","id":"i"}`, ` |{"name":"n","id":"i"}`},
+		{"agent:a", "tool_call", `tool:n input:{}`, ` |tool:n input:{}`},
+		{"agent:a", "tool_call", "", " |"},
+		{"agent", "tool_call", `tool:n input:{"a":" input:"}`, ` n|{"a":" input:"}`},
+		{"agent", "tool_call", `tool:n`, ` |tool:n`},
+		{"agent:a", "tool_result", `{"id":"i","output":"o\n\u00fc","is_error":true}`, "i |o\nü error"},
+		{"agent:a", "tool_result", `{"id":"i","output":"\x01\a\"","is_error":false}`, "i |\x01\a\""},
+		{"agent:a", "tool_result", "{\"id\":\"i\",\"output\":\"\\xff\",\"is_error\":false}", "i |\xff"},
+		{"agent:a", "tool_result", `{"id":"i","output":"o","is_error":false,"more":1}`, ` |{"id":"i","output":"o","is_error":false,"more":1}`},
+		{"agent:a", "tool_result", `{"id":"i","output":"o","is_error":maybe}`, ` |{"id":"i","output":"o","is_error":maybe}`},
+		{"agent:a", "tool_result", `{"id":"i","output":"o","is_error":false} `, `i |o`},
+		{"agent:a", "tool_result", `{"id":"i","output":"o"} {}`, ` |{"id":"i","output":"o"} {}`},
+		{"agent:a", "tool_result", `plain`, ` |plain`},
+		{"agent", "tool_result", `{"id":"i","output":"o","is_error":false}`, ` |{"id":"i","output":"o","is_error":false}`},
+	} {
+		id, name, text, isError := store.ParseTool(c.kind, c.text, c.author)
+		got := id + " " + name + "|" + text
+		if isError {
+			got += " error"
+		}
+		if got != c.want {
+			t.Errorf("%s %s of %s: got %q, want %q", c.kind, c.text, c.author, got, c.want)
+		}
+	}
+}
+
+// TestTakeoverUsage: the answer that a report names decides, then the agent, then the time.
+func TestTakeoverUsage(t *testing.T) {
+	var ledger []aRow
+	for _, agent := range []string{"a", "b"} { // t1 is a's
+		for i := range 3 {
+			for j, direction := range []string{"inbound_to_agent", "outbound_from_agent"} {
+				ledger = append(ledger, aRow{
+					id: fmt.Sprintf("%s%d%d", agent, i, j), key: agent, thread: "t1", direction: direction, kind: "message", author: "x", text: "x",
+					at: time.Date(2026, 1, 6, 9, i, 10*j, 0, time.UTC),
+				})
+			}
+		}
+	}
+	old := ledgerOf(t, ledger, func() *time.Location { return time.UTC })
+	db := openOld(t, old)
+	_, err := db.Exec(`INSERT INTO message_usage (id, thread_id, message_id, request_id, agent_id, input_tokens, created_at) VALUES
+		('1', 't1', 'a01', '', 'a', 1, '2026-01-06T09:02:05Z'),
+		('2', 't1', 'unknown', '', 'a', 2, '2026-01-06T09:01:05Z'),
+		('3', 't1', NULL, '', 'b', 3, '2026-01-06T09:00:12Z'),
+		('4', 't1', NULL, '', 'a', 4, '2026-01-06T08:00:00Z'),
+		('5', 't1', NULL, '', 'a', 5, '2026-01-06T09:00:50Z'),
+		('6', 't1', NULL, '', 'somebody', 6, '2026-01-06T19:00:00Z')`)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	p := placeAt(t.TempDir())
+	takeOver(t, old, p)
+	got := rows(t, p.Database, `SELECT u.input_tokens || ' ' || t.request_id FROM usage u JOIN turns t ON t.id = u.turn_id ORDER BY u.input_tokens`)
+	if want := []string{"1 a00", "2 a10", "3 b00", "4 a00", "5 a10", "6 a20"}; !slices.Equal(got, want) {
+		t.Errorf("the turns of the reports are %v, want %v", got, want)
+	}
+}
+
 // An aRow is a row of a random ledger.
 type aRow struct {
 	id, key, thread, direction, kind, author, text string
