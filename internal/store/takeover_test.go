@@ -266,7 +266,7 @@ func TestTakeoverConversations(t *testing.T) {
 			}
 		}
 	}
-	threads, err := s.Threads(gatewaytest.Ctx(), "", 0, 10)
+	threads, err := s.Threads(gatewaytest.Ctx(), conversation.ThreadQuery{Limit: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
