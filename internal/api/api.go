@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -74,6 +75,7 @@ type API struct {
 	origins  *http.CrossOriginProtection
 	requests *prometheus.CounterVec
 	seconds  prometheus.Histogram
+	patterns []string
 }
 
 // handler is a route's function. An error becomes the response.
@@ -210,7 +212,11 @@ func (a *API) add(r route, rule auth.Rule) {
 		panic("no entry in the authorization table: " + r.pattern)
 	}
 	a.mux.Handle(r.pattern, a.serve(r.pattern, rule, r.handle))
+	a.patterns = append(a.patterns, r.pattern)
 }
+
+// Routes returns the patterns of the routes that are served.
+func (a *API) Routes() []string { return slices.Clone(a.patterns) }
 
 // Handler returns the whole front door.
 func (a *API) Handler() http.Handler {

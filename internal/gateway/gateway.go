@@ -60,6 +60,7 @@ type Gateway struct {
 	grpc, http    net.Listener
 	grpcServer    *grpc.Server
 	httpServer    *http.Server
+	routes        []string      // patterns that httpServer serves
 	stopping      chan struct{} // closed when readers have to end
 	failed        chan error    // a listener died; capacity 2
 	stops         []stop        // run backwards
@@ -162,6 +163,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		Identity: g.identity, Admit: admit(g.identity), CORSOrigins: cfg.Server.CORSOrigins,
 		Stopping: g.stopping,
 	})
+	g.routes = front.Routes()
 	g.httpServer = &http.Server{
 		Handler: front.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
@@ -244,6 +246,12 @@ func (g *Gateway) GRPCAddr() net.Addr { return g.grpc.Addr() }
 
 // Handler serves what the HTTP listener serves.
 func (g *Gateway) Handler() http.Handler { return g.httpServer.Handler }
+
+// Routes returns the patterns of the HTTP API that are served.
+func (g *Gateway) Routes() []string { return g.routes }
+
+// RPCs returns the full methods that are served over gRPC.
+func (g *Gateway) RPCs() []string { return methods(g.grpcServer) }
 
 // Identity is who is who.
 func (g *Gateway) Identity() *auth.Service { return g.identity }

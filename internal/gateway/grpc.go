@@ -166,14 +166,23 @@ func shown(ctx context.Context, addr string, connection uint64) auth.Credentials
 
 // served refuses a server that has a method without an entry in the authorization table.
 func served(s *grpc.Server) error {
-	for name, service := range s.GetServiceInfo() {
-		for _, m := range service.Methods {
-			if method := "/" + name + "/" + m.Name; auth.RPCs[method].Level == 0 {
-				return fmt.Errorf("%s has no entry in the authorization table", method)
-			}
+	for _, method := range methods(s) {
+		if auth.RPCs[method].Level == 0 {
+			return fmt.Errorf("%s has no entry in the authorization table", method)
 		}
 	}
 	return nil
+}
+
+// methods returns the full methods of a server.
+func methods(s *grpc.Server) []string {
+	var all []string
+	for name, service := range s.GetServiceInfo() {
+		for _, m := range service.Methods {
+			all = append(all, "/"+name+"/"+m.Name)
+		}
+	}
+	return all
 }
 
 // connections numbers the connections of the server, so that a signature can be bound to the one

@@ -78,6 +78,18 @@ func (g *Gateway) checkConversation(s *conversation.Service, agentID string) {
 			continue
 		}
 		n := len(ends[id])
+		if t.State != conversation.Open && n == 0 { // it may have ended since the events were read
+			p, err := s.Events(Ctx(), agentID, conversation.Filter{TurnID: id}, pos, 1000)
+			if err != nil {
+				g.t.Fatal(err)
+			}
+			for _, e := range p.Events {
+				if _, ok := e.Body.(conversation.Ended); ok {
+					ends[id] = append(ends[id], e)
+				}
+			}
+			n = len(ends[id])
+		}
 		switch {
 		case t.First != first.First:
 			g.t.Errorf("turn %s begins at %d, its record says %d", id, first.First, t.First)

@@ -128,6 +128,12 @@ func (g *Gateway) Conversations() *conversation.Service { return g.gw.Conversati
 // Handler serves a request as the gateway's HTTP listener would.
 func (g *Gateway) Handler() http.Handler { return g.gw.Handler() }
 
+// Routes are the patterns of the HTTP API that it serves.
+func (g *Gateway) Routes() []string { return g.gw.Routes() }
+
+// RPCs are the full methods that it serves over gRPC.
+func (g *Gateway) RPCs() []string { return g.gw.RPCs() }
+
 // GRPCAddr is where it serves gRPC.
 func (g *Gateway) GRPCAddr() string { return g.cfg.Server.GRPCAddr }
 
