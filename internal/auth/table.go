@@ -45,7 +45,7 @@ var RPCs = map[string]Rule{
 	"/coven.ClientService/ListAgents":     {AnyCaller, ScopeRead, NoObject},
 	"/coven.ClientService/GetEvents":      {AnyCaller, ScopeRead, OwnOnly},
 	"/coven.ClientService/StreamEvents":   {AnyCaller, ScopeRead, OwnOnly},
-	"/coven.ClientService/SendMessage":    {AnyCaller, ScopeSend, OwnOnly},
+	"/coven.ClientService/SendMessage":    {AnyCaller, ScopeSend, NoObject}, // its thread is the caller's
 	"/coven.ClientService/ApproveTool":    {AnyCaller, ScopeSend, OwnOnly},
 	"/coven.ClientService/AnswerQuestion": {AnyCaller, ScopeSend, OwnOnly},
 	"/coven.ClientService/RegisterAgent":  {Members, ScopeDevices, NoObject},
