@@ -18,7 +18,7 @@ func (a *API) requestLink(w http.ResponseWriter, r *http.Request) error {
 		DeviceName  string `json:"device_name"`
 	}
 	if err := decode(r, &in); err != nil {
-		return fault.Wrap(err, fault.CodeOf(err), "Invalid request body")
+		return linkError(w, fault.Wrap(err, fault.CodeOf(err), "Invalid request body"))
 	}
 	h := r.Header
 	l, err := a.Identity.RequestLink(r.Context(), auth.LinkRequest{
