@@ -3,6 +3,8 @@ package auth
 import (
 	"context"
 	"sync"
+
+	"coven-gateway/internal/fault"
 )
 
 // sessions are the calls under way, so that they can be ended when their caller loses its rights.
@@ -101,8 +103,16 @@ func (s *Service) Recheck(ctx context.Context, p Principal) error {
 	if err != nil {
 		return gone(err)
 	}
-	if err := now.mayCall(); err != nil || p.Credential.Kind == SSHKey {
+	if err := now.mayCall(); err != nil {
 		return err
+	}
+	if p.Credential.Kind == SSHKey {
+		switch holder, err := read.PrincipalByKey(p.Credential.ID); {
+		case fault.CodeOf(err) == fault.NotFound, err == nil && holder.ID != p.ID:
+			return fault.Wrap(err, fault.Unauthenticated, "unknown public key")
+		default:
+			return err
+		}
 	}
 	t, err := read.Token(p.Credential.ID)
 	if err != nil {
