@@ -84,11 +84,19 @@ func (s *Service) granted(p Principal, capability string) bool {
 
 // Oversees reports whether a caller may see and steer everything in an agent's conversation: an
 // admin, the confirmed owner of the agent id, and the principal that registered that owner's key.
+// The roles that it has now count, not those of when its call began.
 func (s *Service) Oversees(ctx context.Context, p Principal, agentID string) (bool, error) {
+	read := s.store.Read(ctx)
+	if p.Credential.Kind != Open {
+		now, err := s.principal(read, p.ID)
+		if err != nil {
+			return false, gone(err)
+		}
+		p.Roles = now.Roles
+	}
 	if p.Has(Admin) {
 		return true, nil
 	}
-	read := s.store.Read(ctx)
 	o, err := s.owner(read, agentID)
 	if fault.CodeOf(err) == fault.NotFound {
 		return false, nil

@@ -32,6 +32,8 @@ func (f Filter) match(e Event) bool {
 type Reader struct {
 	service *Service
 	feed    *feed
+	caller  auth.Principal
+	own     bool // it follows a turn of the caller, who needs no other rights for that
 	filter  Filter
 	who     watcher
 	until   int64         // of an ended turn its last number, else 0
@@ -40,23 +42,25 @@ type Reader struct {
 }
 
 // Reader returns a reader of what follows the event numbered after in the conversation of an
-// agent, as far as the caller may see it; 0 is the beginning. A position beyond the end is a PositionLost fault. The reader must be
-// closed.
+// agent, as far as the caller may see it; 0 is the beginning. A position beyond the end is a
+// PositionLost fault. A reader of everybody's turns fails with a Forbidden fault when the caller may
+// not see them any more. It must be closed.
 func (s *Service) Reader(ctx context.Context, agentID string, f Filter, after int64) (*Reader, error) {
 	var err error
 	if f.principal, err = s.scope(ctx, agentID); err != nil {
 		return nil, err
 	}
-	p, err := auth.From(ctx)
-	if err != nil {
+	r := &Reader{service: s, filter: f, ready: make(chan struct{}, 1), pos: after}
+	if r.caller, err = auth.From(ctx); err != nil {
 		return nil, err
 	}
-	r := &Reader{service: s, filter: f, who: watcherOf(p), ready: make(chan struct{}, 1), pos: after}
+	r.who = watcherOf(r.caller)
 	if f.TurnID != "" {
 		t, err := s.readTurn(ctx, f.TurnID)
 		if err != nil {
 			return nil, err
 		}
+		r.own = t.PrincipalID == r.caller.ID
 		r.until = t.Last
 		r.pos = max(after, t.First-1)
 	}
@@ -123,6 +127,23 @@ func (r *Reader) Next(ctx context.Context) ([]Event, error) {
 
 // take returns at most limit events, merged, and moves the position behind them.
 func (r *Reader) take(ctx context.Context, limit int) ([]Event, error) {
+	evs, err := r.find(ctx, limit)
+	if len(evs) == 0 || err != nil || r.own || r.filter.principal != "" {
+		return evs, err
+	}
+	// Rights may have changed since the reader was opened. They are looked up behind the events, so
+	// that none of those that came after a change is shown.
+	switch all, err := r.service.opts.Policy.Oversees(ctx, r.caller, r.feed.agentID); {
+	case err != nil:
+		return nil, err
+	case !all:
+		return nil, fault.New(fault.Forbidden, "you may not see all of this conversation any more")
+	}
+	return evs, nil
+}
+
+// find is take without a look at the caller's rights.
+func (r *Reader) find(ctx context.Context, limit int) ([]Event, error) {
 	for {
 		evs, complete, ok := r.feed.recent(r.pos, r.filter, limit)
 		if !ok {
