@@ -244,6 +244,9 @@ func (s *Service) ApproveLink(ctx context.Context, code string, known bool) (Lin
 	var link Link
 	err := s.change(ctx, func(c *change) error {
 		l, err := c.undecided(code)
+		if err == nil {
+			err = c.unscoped()
+		}
 		if err != nil {
 			return err
 		}

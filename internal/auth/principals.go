@@ -111,6 +111,11 @@ func (s *Service) CreatePrincipal(ctx context.Context, n NewPrincipal) (Principa
 	}
 	var p Principal
 	err = s.change(ctx, func(c *change) (err error) {
+		if key.Fingerprint != "" {
+			if err := c.unscoped(); err != nil {
+				return err
+			}
+		}
 		p, err = c.create(n.Kind, name, key, n.Roles)
 		return err
 	})
@@ -148,12 +153,20 @@ func (c *change) create(kind Kind, name string, key Key, roles []Role) (Principa
 	return c.Principal(p.ID)
 }
 
+// unscoped refuses a caller whose token has scopes: it could make credentials that have none.
+func (c *change) unscoped() error {
+	if c.actor.Credential.Scopes == nil {
+		return nil
+	}
+	return fault.New(fault.Forbidden, "a token with scopes cannot make credentials without")
+}
+
 // mayGrant refuses to give what the actor does not have.
 func (c *change) mayGrant(r Role) error {
 	if c.actor.Has(r) || c.actor.rank() > r.rank() {
 		return nil
 	}
-	return fault.New(fault.Forbidden, "only an %s can grant the role %s", r, r)
+	return fault.New(fault.Forbidden, "the role %s can be granted only by those who have it", r)
 }
 
 // RegisterKey registers the key of another agent or device of the caller, as an approved member
@@ -347,6 +360,9 @@ func (s *Service) AddKey(ctx context.Context, id, publicKey, fingerprint string)
 	}
 	err = s.change(ctx, func(c *change) error {
 		if _, err := c.manage(id); err != nil {
+			return err
+		}
+		if err := c.unscoped(); err != nil {
 			return err
 		}
 		keys, err := c.Keys(id)

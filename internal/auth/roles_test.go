@@ -133,6 +133,18 @@ func TestNarrowTokens(t *testing.T) {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
+	l, err := g.RequestLink(ctx, auth.LinkRequest{Fingerprint: strings.Repeat("cd", 32), DeviceName: "d", Address: "192.0.2.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, key := g.AddKey(caller, p.ID, "", strings.Repeat("ab", 32))
+	_, created := g.CreatePrincipal(caller, auth.NewPrincipal{Kind: auth.Client, Name: "with a key", Fingerprint: strings.Repeat("ab", 32)})
+	_, link := g.ApproveLink(caller, l.Code, false)
+	for what, err := range map[string]error{"a key": key, "a principal with a key": created, "a link": link} {
+		if fault.CodeOf(err) != fault.Forbidden || !strings.Contains(fault.Message(err), "a token with scopes cannot make") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 }
 
 // TestRandomAdministration: whatever administrators do to each other, there is an owner, no role was

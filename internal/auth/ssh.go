@@ -95,6 +95,9 @@ func (p Proof) parse(now time.Time) (signed, error) {
 	if err := ssh.Unmarshal(blob, s.signature); err != nil {
 		return failed("the signature is not an SSH signature")
 	}
+	if len(s.signature.Rest) > 0 && !strings.HasPrefix(s.signature.Format, "sk-") { // those sign more than the message
+		return failed("there is something behind the signature")
+	}
 	if !slices.Contains(signatureFormats[s.key.Type()], s.signature.Format) {
 		return failed("a key of type %s cannot make a signature of type %q", s.key.Type(), s.signature.Format)
 	}

@@ -137,7 +137,7 @@ func TestHolesOfPrincipals(t *testing.T) {
 		_, err := c.CreatePrincipal(ctx, &pb.CreatePrincipalRequest{Type: "client", DisplayName: "n", Roles: []string{"member", "king"}})
 		refused(t, err, codes.InvalidArgument, "role must be")
 		_, err = c.CreatePrincipal(ctx, &pb.CreatePrincipalRequest{Type: "client", DisplayName: "n", Roles: []string{"member", "owner"}})
-		refused(t, err, codes.PermissionDenied, "only an owner")
+		refused(t, err, codes.PermissionDenied, "the role owner can be granted only")
 		if after := len(g.principals(auth.PrincipalFilter{})); after != before {
 			t.Errorf("there were %d principals, and now %d", before, after)
 		}
@@ -452,6 +452,7 @@ func TestHolesOfAgents(t *testing.T) {
 	g := New(t, Locked)
 	victim, victimToken := g.Principal("victim", auth.Member)
 	_, evilToken := g.Principal("evil", auth.Member)
+	must(t, g.Identity().TransferAgent(Ctx(), "notes", victim.ID))
 	_, err := g.Identity().SetSecret(Ctx(), "notes", "API_KEY", "the victim's secret")
 	must(t, err)
 	ask := func(r *pb.RegisterAgent) { r.Capabilities = []string{"base", "admin", "leader", "mine"} }

@@ -412,7 +412,7 @@ func TestLiteralsOfAdministration(t *testing.T) {
 		{create("agent", "n", fingerprint(key.Fingerprint())), codes.AlreadyExists, "pubkey already registered to another principal"},
 		{create("client", "n", fingerprint(strings.ToUpper(key.Fingerprint()))), codes.AlreadyExists, "pubkey already registered to another principal"},
 		{create("client", "n", roles("king")), codes.InvalidArgument, `role must be owner, admin, member or leader; got "king"`},
-		{create("client", "n", roles("owner")), codes.PermissionDenied, "only an owner can grant the role owner"},
+		{create("client", "n", roles("owner")), codes.PermissionDenied, "the role owner can be granted only by those who have it"},
 	} {
 		_, err := c.CreatePrincipal(ctx, x.r)
 		exactly(t, "CreatePrincipal "+x.r.String(), err, x.code, x.text)
