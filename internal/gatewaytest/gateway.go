@@ -79,6 +79,8 @@ func (g *Gateway) Start() {
 	if g.bubble {
 		g.grpc, g.http = bufconn.Listen(1<<20), bufconn.Listen(1<<20)
 		o.GRPC, o.HTTP = g.grpc, g.http
+		// A deadline of bufconn may fire after it was moved, and then break the next request.
+		transport.DisableKeepAlives = true
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return g.http.DialContext(ctx) }
 	}
 	var err error
