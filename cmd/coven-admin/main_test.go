@@ -151,7 +151,6 @@ func world(t *testing.T) func(*testscript.Env) {
 		_, _ = io.Copy(io.Discard, waiting)
 		waiting.Close()
 	})
-	bindings := bindingServer(t, ownerToken, builder)
 	buf := make([]byte, 4096)
 	n, err := waiting.Read(buf)
 	must(err)
@@ -168,7 +167,7 @@ func world(t *testing.T) func(*testscript.Env) {
 			"COVEN_TOKEN": ownerToken, "OWNER": owner.ID, "ALICE": alice.ID, "ALICE_TOKEN": aliceToken, "BUILDER": builder,
 			"PENDING": create(auth.Client, "Pat", gatewaytest.NewKey(t)), "FINGERPRINT": strings.Repeat("5", 64),
 			"TOKEN_ID": token.ID, "SECRET": secret.ID, "KEY": "s3cret", "CODE": code, "OTHER_CODE": other, "KNOWN_CODE": known,
-			"THREAD": "standup", "REQUEST": string(request[1]), "BINDINGS": bindings, "AGENT": builder,
+			"THREAD": "standup", "REQUEST": string(request[1]),
 		} {
 			e.Setenv(name, value)
 		}
@@ -201,7 +200,6 @@ func TestDocs(t *testing.T) {
 		examples = append(examples, string(block[1]))
 	}
 	text := strings.Join(examples, "")
-	runs := strings.ReplaceAll(text, "coven-admin bindings", `coven-admin --grpc "$BINDINGS" bindings`)
 	each(root(), func(c *cobra.Command) {
 		path := c.CommandPath()
 		if !strings.Contains(c.Example, path) && !slices.ContainsFunc(c.Aliases, func(s string) bool { return strings.Contains(c.Example, s) }) && c.Name() != "list" {
@@ -212,7 +210,7 @@ func TestDocs(t *testing.T) {
 		}
 	})
 	dir := t.TempDir()
-	script := "exec sh -eux examples.sh\n-- examples.sh --\n" + runs + "-- key.txt --\nsecret\n-- questions.txt --\nhow are you?\ntool\n"
+	script := "exec sh -eux examples.sh\n-- examples.sh --\n" + text + "-- key.txt --\nsecret\n-- questions.txt --\nhow are you?\ntool\n"
 	if err := os.WriteFile(filepath.Join(dir, "docs.txtar"), []byte(script), 0o600); err != nil {
 		t.Fatal(err)
 	}
