@@ -153,11 +153,20 @@ func TestHolesOfPrincipals(t *testing.T) {
 		must(t, err)
 		on := "/api/admin/principals/" + owner.ID
 		for _, r := range [][3]string{
-			{http.MethodDelete, on}, {http.MethodPost, on + "/revoke"}, {http.MethodPost, on + "/approve"}, {http.MethodPatch, on, `{"display_name":"x"}`},
-			{http.MethodPut, on + "/roles/member"}, {http.MethodDelete, on + "/roles/owner"}, {http.MethodPut, on + "/capabilities/x"}, {http.MethodDelete, on + "/capabilities/x"},
-			{http.MethodPost, on + "/keys", `{"pubkey_fp":"` + k.Fingerprint() + `"}`}, {http.MethodDelete, on + "/keys/" + l.Fingerprint},
-			{http.MethodPost, "/api/admin/tokens", `{"principal_id":"` + owner.ID + `"}`}, {http.MethodDelete, "/api/admin/tokens/" + ownersToken.ID},
-			{http.MethodPost, "/api/admin/agents/of%20the%20owner/transfer", `{"principal_id":"` + admin.ID + `"}`}, {http.MethodDelete, "/api/admin/agents/of%20the%20owner/ownership"},
+			{http.MethodDelete, on},
+			{http.MethodPost, on + "/revoke"},
+			{http.MethodPost, on + "/approve"},
+			{http.MethodPatch, on, `{"display_name":"x"}`},
+			{http.MethodPut, on + "/roles/member"},
+			{http.MethodDelete, on + "/roles/owner"},
+			{http.MethodPut, on + "/capabilities/x"},
+			{http.MethodDelete, on + "/capabilities/x"},
+			{http.MethodPost, on + "/keys", `{"pubkey_fp":"` + k.Fingerprint() + `"}`},
+			{http.MethodDelete, on + "/keys/" + l.Fingerprint},
+			{http.MethodPost, "/api/admin/tokens", `{"principal_id":"` + owner.ID + `"}`},
+			{http.MethodDelete, "/api/admin/tokens/" + ownersToken.ID},
+			{http.MethodPost, "/api/admin/agents/of%20the%20owner/transfer", `{"principal_id":"` + admin.ID + `"}`},
+			{http.MethodDelete, "/api/admin/agents/of%20the%20owner/ownership"},
 			{http.MethodPost, "/api/admin/agents/new/transfer", `{"principal_id":"` + owner.ID + `"}`},
 			{http.MethodPost, "/api/admin/link/" + l.Code + "/approve", `{"known":true}`},
 			{http.MethodPut, "/api/admin/principals/" + admin.ID + "/roles/owner"},
@@ -170,7 +179,8 @@ func TestHolesOfPrincipals(t *testing.T) {
 	})
 	t.Run("nobody removes himself or the last owner", func(t *testing.T) {
 		for _, r := range [][2]string{
-			{http.MethodDelete, "/api/admin/principals/" + owner.ID}, {http.MethodPost, "/api/admin/principals/" + owner.ID + "/revoke"},
+			{http.MethodDelete, "/api/admin/principals/" + owner.ID},
+			{http.MethodPost, "/api/admin/principals/" + owner.ID + "/revoke"},
 			{http.MethodDelete, "/api/admin/principals/" + owner.ID + "/roles/owner"},
 		} {
 			if resp, body := g.web(r[0], r[1], "", "Authorization", "Bearer "+ownerToken); resp.StatusCode != http.StatusConflict {

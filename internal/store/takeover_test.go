@@ -1099,9 +1099,10 @@ func TestTakeoverFindsTheTurns(t *testing.T) {
 		}
 		for _, r := range ledger {
 			text := r.text
-			if r.kind == "tool_call" {
+			switch r.kind {
+			case "tool_call":
 				text = text[strings.Index(text, `"call`) : len(text)-1]
-			} else if r.kind == "tool_result" {
+			case "tool_result":
 				text = strings.Split(text, `"`)[7]
 			}
 			i, ok := place[text]
