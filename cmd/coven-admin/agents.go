@@ -17,7 +17,7 @@ func agentsCommand(a *app) *cobra.Command {
 			help: help{use: "owners", short: "List whose every agent id is, connected or not", example: "coven-admin agents owners --principal $ALICE"},
 			path: "/api/admin/agents", page: 500, filters: []filter{{"principal", "principal_id", "only those of the principal with this `id`"}},
 			view: view{key: "agents", none: "no agent ids are owned", columns: []column{
-				{"ID", "id", nil}, {"PRINCIPAL", "principal_id", nil}, {"CONNECTED", "connected", nil}, {"CLAIMED", "claimed_at", nil},
+				{"ID", "id", nil}, {"PRINCIPAL", "principal_id", nil}, {"CONNECTED", "connected", nil}, {"CONFIRMED", "confirmed", nil}, {"CLAIMED", "claimed_at", nil},
 			}},
 		}),
 		a.request(request{
