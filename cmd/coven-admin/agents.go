@@ -30,7 +30,7 @@ func agentsCommand(a *app) *cobra.Command {
 		a.request(request{
 			help: help{
 				use: "release AGENT", short: "Make an agent id free", example: "coven-admin agents release echo",
-				long: "Make an agent id free: the next principal that connects with it owns it, and gets its secrets.",
+				long: "Make an agent id free: the next principal that connects with it owns it, though it inherits neither secrets nor what was said.",
 			},
 			method: http.MethodDelete, path: "/api/admin/agents/{0}/ownership", said: "released",
 		}),
