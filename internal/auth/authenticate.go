@@ -102,6 +102,11 @@ func (s *Service) bySSH(ctx context.Context, read Reader, c Credentials) (Princi
 	if err := proof.verify(); err != nil {
 		return Principal{}, err
 	}
+	if unknown { // before its signature is remembered: anybody can make any number of keys
+		if err := s.registrations.Allow(c.Address); err != nil {
+			return Principal{}, err
+		}
+	}
 	if err := s.nonces.accept(proof, c.Connection, now); err != nil {
 		return Principal{}, err
 	}
@@ -117,9 +122,6 @@ func (s *Service) bySSH(ctx context.Context, read Reader, c Credentials) (Princi
 // register makes a principal for a key that nobody knows. Of parallel calls one makes it and the
 // others find it.
 func (s *Service) register(ctx context.Context, read Reader, fingerprint, address string) (Principal, error) {
-	if err := s.registrations.Allow(address); err != nil {
-		return Principal{}, err
-	}
 	p := Principal{
 		ID: uuid.NewString(), Kind: Agent, Name: "agent-" + fingerprint[len(fingerprint)-8:], Status: Pending,
 		CreatedAt: time.Now().UTC().Truncate(time.Microsecond),

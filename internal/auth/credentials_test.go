@@ -339,7 +339,7 @@ func TestBearer(t *testing.T) {
 		"ours":               {"Bearer " + ours, ""},
 		"an API token":       {"Bearer " + api, ""},
 		"an older program's": {"Bearer " + foreign, ""},
-		"the second secret":  {"Bearer " + sign(jwt.SigningMethodHS256, second, jwt.RegisteredClaims{Subject: p.ID, ExpiresAt: soon}), ""},
+		"the second secret":  {"Bearer " + sign(jwt.SigningMethodHS256, second, jwt.RegisteredClaims{Subject: p.ID, ExpiresAt: jwt.NewNumericDate(time.Now().Add(2 * time.Hour))}), ""},
 		"none":               {"", "missing authorization header"},
 		"another scheme":     {"Basic x", "invalid authorization header format"},
 		"lower case":         {"bearer " + ours, "invalid authorization header format"},

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -29,7 +30,7 @@ type signer struct {
 }
 
 func newSigner(issuer string, keys [][]byte) signer {
-	return signer{issuer, keys, jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithExpirationRequired())}
+	return signer{issuer, keys, jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithExpirationRequired(), jwt.WithStrictDecoding())}
 }
 
 // sign makes the token with an id. The same arguments make the same token.
@@ -56,7 +57,8 @@ func (s signer) verify(token string) (jwt.RegisteredClaims, error) {
 			return jwt.RegisteredClaims{}, badToken(errors.New("no subject"))
 		}
 		if claims.ID == "" || len(claims.ID) > maxTokenID {
-			sum := sha256.Sum256([]byte(token))
+			// Without its signature, which has more than one spelling.
+			sum := sha256.Sum256([]byte(token[:strings.LastIndexByte(token, '.')]))
 			claims.ID = "sha256-" + hex.EncodeToString(sum[:16])
 		}
 		return claims, nil

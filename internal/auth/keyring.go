@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -54,7 +55,8 @@ func OpenKeyring(path string) (Keyring, error) {
 	k := Keyring{&keyringState{file: path}}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return k, k.Add()
+		_, err := k.Add()
+		return k, err
 	}
 	if err != nil {
 		return k, err
@@ -72,29 +74,30 @@ func OpenKeyring(path string) (Keyring, error) {
 	return k, nil
 }
 
-// Add puts a new key in front of the others. What was sealed before can still be opened. Where the
-// first key comes from outside, whoever gave it has put a new one there already.
-func (k Keyring) Add() error {
+// Add puts a new key in front of the others and returns it. What was sealed before can still be
+// opened. Where the first key comes from outside, whoever gave it has put a new one there already.
+func (k Keyring) Add() (key [KeySize]byte, err error) {
 	st := k.state
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.file == "" {
-		return nil
+		return st.keys[0], nil
 	}
-	var key [KeySize]byte
 	_, _ = rand.Read(key[:]) // never fails
-	return st.write(append([][KeySize]byte{key}, st.keys...))
+	return key, st.write(append([][KeySize]byte{key}, st.keys...))
 }
 
-// Forget drops all keys but the first one, once nothing needs them.
-func (k Keyring) Forget() error {
+// Forget drops the keys that are older than one, once nothing needs them. Newer ones stay, and those
+// that somebody else has dropped already are no fault.
+func (k Keyring) Forget(olderThan [KeySize]byte) error {
 	st := k.state
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.file == "" || len(st.keys) < 2 {
+	i := slices.Index(st.keys, olderThan)
+	if st.file == "" || i < 0 {
 		return nil
 	}
-	return st.write(st.keys[:1])
+	return st.write(st.keys[: i+1 : i+1])
 }
 
 // write replaces the file and the keys. st.mu is held.
@@ -124,7 +127,11 @@ func replaceFile(path, text string) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return nil
+	d, err := os.Open(filepath.Dir(path)) // what is sealed next must not outlive the key
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func keyID(key [KeySize]byte) [keyIDSize]byte {

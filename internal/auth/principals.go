@@ -297,6 +297,9 @@ func (s *Service) Rename(ctx context.Context, id, name string) error {
 
 // SetRole grants a role or takes it away.
 func (s *Service) SetRole(ctx context.Context, id string, r Role, granted bool) error {
+	if _, err := ParseRole(string(r)); err != nil {
+		return err
+	}
 	return s.change(ctx, func(c *change) error {
 		p, err := c.manage(id)
 		if err != nil {

@@ -186,11 +186,12 @@ func (s *Service) secretsOf(read Reader, agentID string) (map[string]string, err
 	return values, nil
 }
 
-// RotateSecrets makes a new key, seals every secret with it and forgets the old ones. Where the key
-// comes from outside it seals them with that one.
+// RotateSecrets makes a new key, seals every secret with it, or with one that is newer still, and
+// forgets the old ones. Where the key comes from outside it seals them with that one.
 func (s *Service) RotateSecrets(ctx context.Context) (n int, err error) {
 	keys := s.opts.SecretsKeys
-	if err := keys.Add(); err != nil {
+	key, err := keys.Add()
+	if err != nil {
 		return 0, err
 	}
 	err = s.change(ctx, func(c *change) error {
@@ -214,7 +215,7 @@ func (s *Service) RotateSecrets(ctx context.Context) (n int, err error) {
 	if err != nil {
 		return 0, err // the old keys are still there
 	}
-	return n, keys.Forget()
+	return n, keys.Forget(key)
 }
 
 // CheckSecrets reports whether every stored secret can be opened: an operator hears of a lost key

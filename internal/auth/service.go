@@ -81,6 +81,8 @@ const (
 	// maxFailures bounds the addresses whose failures are told apart between two flushes, and so
 	// what a flood of wrong credentials adds to the audit log.
 	maxFailures = 20
+	// maxCause bounds what is written of a failure, in bytes.
+	maxCause = 200
 	// registrationsPerMinute bounds the principals that one address can make.
 	registrationsPerMinute = 30
 	// maxPending bounds the principals that wait for an administrator.
@@ -173,7 +175,9 @@ func (s *Service) failed(address string, err error) {
 		}
 	}
 	f.count++
-	f.cause = fault.Message(err)
+	if f.cause = fault.Message(err); len(f.cause) > maxCause { // it may quote the caller
+		f.cause = strings.ToValidUTF8(f.cause[:maxCause], "")
+	}
 }
 
 func newUsage() Usage {
@@ -241,11 +245,19 @@ func (s *Service) Note(ctx context.Context, r AuditRecord) error {
 	return s.store.Change(ctx, func(tx Tx) error { return s.audit(tx, r) })
 }
 
-// audit writes a record and signs the log as it is then.
+// audit writes a record and signs the log as it is then, unless it is not as it was signed before:
+// a new signature would cover up what was done to it.
 func (s *Service) audit(tx Tx, r AuditRecord) error {
-	r, err := tx.AppendAudit(r)
+	last, err := tx.LastCheckpoint()
 	if err != nil {
 		return err
+	}
+	if r, err = tx.AppendAudit(r); err != nil {
+		return err
+	}
+	if !last.precedes(s.auditPublic(), r) {
+		s.logger.Error("the audit log is not as it was signed: it is not signed any more", "record", r.Seq)
+		return nil
 	}
 	c := Checkpoint{Seq: r.Seq, Hash: r.Hash, At: r.At}.sign(s.auditKey)
 	return tx.PutCheckpoint(c, (r.Seq-1)%checkpointEvery == 0)

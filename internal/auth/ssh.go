@@ -92,11 +92,9 @@ func (p Proof) parse(now time.Time) (signed, error) {
 		return failed("the signature is not standard base64")
 	}
 	s.signature = new(ssh.Signature)
-	if err := ssh.Unmarshal(blob, s.signature); err != nil {
+	// Only those of security keys have more behind the signature proper.
+	if err := ssh.Unmarshal(blob, s.signature); err != nil || len(s.signature.Rest) > 0 && !strings.HasPrefix(s.key.Type(), "sk-") {
 		return failed("the signature is not an SSH signature")
-	}
-	if len(s.signature.Rest) > 0 && !strings.HasPrefix(s.signature.Format, "sk-") { // those sign more than the message
-		return failed("there is something behind the signature")
 	}
 	if !slices.Contains(signatureFormats[s.key.Type()], s.signature.Format) {
 		return failed("a key of type %s cannot make a signature of type %q", s.key.Type(), s.signature.Format)
@@ -134,7 +132,8 @@ func ParseKey(line string) (key ssh.PublicKey, comment string, err error) {
 	if err != nil {
 		return nil, "", fault.Wrap(err, fault.Invalid, "the public key is not an authorized_keys line")
 	}
-	if len(options) > 0 || len(bytes.TrimSpace(rest)) > 0 {
+	// The parser skips lines that it does not understand.
+	if len(options) > 0 || len(bytes.TrimSpace(rest)) > 0 || strings.ContainsAny(strings.TrimSpace(line), "\r\n") {
 		return nil, "", fault.New(fault.Invalid, "the public key must be one authorized_keys line without options")
 	}
 	if signatureFormats[key.Type()] == nil {

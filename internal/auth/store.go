@@ -38,6 +38,8 @@ type Reader interface {
 	AuditRecords(f AuditFilter) ([]AuditRecord, error)
 	// Checkpoints returns the signatures that are kept, in order.
 	Checkpoints() ([]Checkpoint, error)
+	// LastCheckpoint returns the newest one; the zero value where there is none.
+	LastCheckpoint() (Checkpoint, error)
 }
 
 // A Tx is an open transaction.

@@ -52,8 +52,11 @@ func (s *Service) CreateToken(ctx context.Context, r TokenRequest) (shown string
 			return "", t, err
 		}
 	}
-	if !r.API && r.Scopes != nil {
+	switch {
+	case !r.API && r.Scopes != nil:
 		return "", t, fault.New(fault.Invalid, "only API tokens have scopes")
+	case r.Scopes != nil && len(r.Scopes) == 0: // would be stored as no scopes at all
+		return "", t, fault.New(fault.Invalid, "scopes must not be empty; without them a token is good for everything")
 	}
 	err = s.change(ctx, func(c *change) (err error) {
 		p, err := c.manage(r.PrincipalID)

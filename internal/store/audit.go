@@ -26,14 +26,26 @@ func (r identityReader) AuditRecords(f auth.AuditFilter) ([]auth.AuditRecord, er
 	return query(r.ctx, r.q, scanAudit, text, bound, f.Action, f.Actor, f.Target, f.Limit)
 }
 
+const selectCheckpoint = `SELECT seq, hash, at, signature FROM audit_checkpoints`
+
+func scanCheckpoint(row scanner) (auth.Checkpoint, error) {
+	var c auth.Checkpoint
+	var at int64
+	err := row.Scan(&c.Seq, &c.Hash, &at, &c.Signature)
+	c.At = fromMicros(at)
+	return c, err
+}
+
 func (r identityReader) Checkpoints() ([]auth.Checkpoint, error) {
-	return query(r.ctx, r.q, func(row scanner) (auth.Checkpoint, error) {
-		var c auth.Checkpoint
-		var at int64
-		err := row.Scan(&c.Seq, &c.Hash, &at, &c.Signature)
-		c.At = fromMicros(at)
-		return c, err
-	}, `SELECT seq, hash, at, signature FROM audit_checkpoints ORDER BY seq`)
+	return query(r.ctx, r.q, scanCheckpoint, selectCheckpoint+" ORDER BY seq")
+}
+
+func (r identityReader) LastCheckpoint() (auth.Checkpoint, error) {
+	c, err := scanCheckpoint(r.q.QueryRowContext(r.ctx, selectCheckpoint+" ORDER BY seq DESC LIMIT 1"))
+	if errors.Is(err, sql.ErrNoRows) {
+		return auth.Checkpoint{}, nil
+	}
+	return c, err
 }
 
 func (tx identityTx) AppendAudit(r auth.AuditRecord) (auth.AuditRecord, error) {
