@@ -128,6 +128,8 @@ func world(t *testing.T) func(*testscript.Env) {
 		must(err)
 		return l.Code
 	}
+	_, invite, err := identity.CreateInvite(ctx, auth.Member, "for nobody yet", 0)
+	must(err)
 	newcomer := gatewaytest.NewKey(t)
 	code, other, known := link(newcomer, "Tablet"), link(gatewaytest.NewKey(t), "Toaster"), link(device, "Phone again")
 	echo := gw.ConnectAs(gatewaytest.Bearer(aliceToken), "echo")
@@ -166,7 +168,7 @@ func world(t *testing.T) func(*testscript.Env) {
 		for name, value := range map[string]string{
 			"COVEN_TOKEN": ownerToken, "OWNER": owner.ID, "ALICE": alice.ID, "ALICE_TOKEN": aliceToken, "BUILDER": builder,
 			"PENDING": create(auth.Client, "Pat", gatewaytest.NewKey(t)), "FINGERPRINT": strings.Repeat("5", 64),
-			"TOKEN_ID": token.ID, "SECRET": secret.ID, "KEY": "s3cret", "CODE": code, "OTHER_CODE": other, "KNOWN_CODE": known,
+			"TOKEN_ID": token.ID, "SECRET": secret.ID, "INVITE": invite.ID, "KEY": "s3cret", "CODE": code, "OTHER_CODE": other, "KNOWN_CODE": known,
 			"THREAD": "standup", "REQUEST": string(request[1]),
 		} {
 			e.Setenv(name, value)

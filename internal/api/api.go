@@ -121,6 +121,8 @@ func (a *API) routes() []route {
 		{"POST /api/link/request", a.requestLink},
 		{"GET /api/link/status/{code}", a.linkStatus},
 
+		{"POST /api/invites/accept", a.acceptInvite},
+
 		{"GET /api/me", a.me},
 		{"POST /api/session", a.logIn},
 		{"DELETE /api/session", a.logOut},
@@ -143,6 +145,10 @@ func (a *API) routes() []route {
 		{"GET /api/admin/tokens", a.listTokens},
 		{"POST /api/admin/tokens", a.createToken},
 		{"DELETE /api/admin/tokens/{id}", a.revokeToken},
+
+		{"GET /api/admin/invites", a.listInvites},
+		{"POST /api/admin/invites", a.createInvite},
+		{"DELETE /api/admin/invites/{id}", a.revokeInvite},
 
 		{"GET /api/admin/agents", a.listOwners},
 		{"POST /api/admin/agents/{id}/transfer", a.transferAgent},
@@ -319,8 +325,11 @@ func (a *API) serve(route string, rule auth.Rule, handle handler) http.Handler {
 			level = slog.LevelError
 		}
 		path := r.URL.Path
-		if strings.Contains(route, "{code}") { // which is as good as a token for a while
+		switch { // codes and invites are as good as a token for a while
+		case strings.Contains(route, "{code}"):
 			path = route
+		case strings.HasPrefix(path, "/invite/"):
+			path = "/invite/{token}"
 		}
 		attrs := []slog.Attr{
 			slog.String("method", r.Method), slog.String("route", route), slog.String("path", path), slog.Int("status", status),

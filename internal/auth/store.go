@@ -34,6 +34,10 @@ type Reader interface {
 	LinkCode(code string) (LinkCode, error)
 	// LinkCodes returns those that expire after a time, the newest first.
 	LinkCodes(after time.Time, limit int) ([]LinkCode, error)
+	Invite(id string) (Invite, error)
+	InviteByHash(hash []byte) (Invite, error)
+	// Invites returns the newest first.
+	Invites(limit int) ([]Invite, error)
 	// AuditRecords returns records in order, those with larger numbers than after.
 	AuditRecords(f AuditFilter) ([]AuditRecord, error)
 	// Checkpoints returns the signatures that are kept, in order.
@@ -90,6 +94,14 @@ type Tx interface {
 	DropLinkCodes(before time.Time) error
 	// PendingLinkCodes counts the codes that wait at a time.
 	PendingLinkCodes(at time.Time) (int, error)
+
+	AddInvite(Invite) error
+	// UpdateInvite stores how an invite was used or revoked.
+	UpdateInvite(Invite) error
+	// OpenInvites counts the invites that can be used at a time.
+	OpenInvites(at time.Time) (int, error)
+	// DropInvites forgets invites that expired before a time.
+	DropInvites(before time.Time) error
 
 	// Touch notes when principals, keys and tokens were last used.
 	Touch(Usage) error

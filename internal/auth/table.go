@@ -83,6 +83,8 @@ var Routes = map[string]Rule{
 	"POST /api/link/request":      {Anybody, "", NoObject},
 	"GET /api/link/status/{code}": {Anybody, "", NoObject},
 
+	"POST /api/invites/accept": {Anybody, "", NoObject},
+
 	"GET /api/me": {AnyCaller, "", NoObject},
 
 	"POST /api/session":   {AnyCaller, "", NoObject},
@@ -128,6 +130,10 @@ var Routes = map[string]Rule{
 	"GET /api/admin/tokens":         {Admins, ScopeAdmin, NoObject},
 	"POST /api/admin/tokens":        {Admins, ScopeAdmin, Managed},
 	"DELETE /api/admin/tokens/{id}": {Admins, ScopeAdmin, Managed},
+
+	"GET /api/admin/invites":         {Admins, ScopeAdmin, NoObject},
+	"POST /api/admin/invites":        {Admins, ScopeAdmin, Managed}, // the principals that they promise
+	"DELETE /api/admin/invites/{id}": {Admins, ScopeAdmin, Managed},
 
 	"GET /api/admin/agents":                   {Admins, ScopeAdmin, NoObject},
 	"POST /api/admin/agents/{id}/transfer":    {Admins, ScopeAdmin, Managed},

@@ -539,6 +539,24 @@ func (x *trial) secret() string {
 	})
 }
 
+// role is the one that an object is about.
+func (x *trial) role() auth.Role {
+	if roles := x.roles(); len(roles) > 0 {
+		return roles[0]
+	}
+	return auth.Member
+}
+
+// invite is an invite that nobody has used.
+func (x *trial) invite(by context.Context) (id, token string) {
+	x.t.Helper()
+	token, i, err := x.g.Identity().CreateInvite(by, x.role(), "", 0)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return i.ID, token
+}
+
 // binding is a binding to act on.
 func (x *trial) binding() conversation.Binding {
 	x.t.Helper()
@@ -1000,6 +1018,11 @@ var routes = map[string]route{
 		return request{path: "/api/link/status/" + x.code(NewKey(x.t))}
 	}},
 
+	"POST /api/invites/accept": {rule: anybody, request: func(x *trial) request {
+		_, token := x.invite(auth.With(context.Background(), x.callers[4].Principal)) // it is worth what its maker is
+		return request{body: fmt.Sprintf(`{"invite":%q,"display_name":"guest"}`, token)}
+	}},
+
 	"GET /api/me": {rule: auth.Rule{Level: auth.AnyCaller}, request: func(x *trial) request { return request{sees: x.caller.ID} }},
 
 	"POST /api/session":   {rule: auth.Rule{Level: auth.AnyCaller}, request: plain},
@@ -1088,6 +1111,17 @@ var routes = map[string]route{
 		return request{path: x.again("key", func() string {
 			id, key := x.withKey()
 			return principal + id + "/keys/" + key.Fingerprint()
+		})}
+	}},
+
+	"GET /api/admin/invites": {rule: admins, request: plain},
+	"POST /api/admin/invites": {rule: adminsOn, narrow: true, request: func(x *trial) request {
+		return request{body: fmt.Sprintf(`{"role":%q}`, x.role())}
+	}},
+	"DELETE /api/admin/invites/{id}": {rule: adminsOn, request: func(x *trial) request {
+		return request{path: "/api/admin/invites/" + x.again("invite", func() string {
+			id, _ := x.invite(Ctx())
+			return id
 		})}
 	}},
 

@@ -11,20 +11,21 @@ import (
 // policy lets the pages load their own scripts and styles and talk to the gateway, nothing else.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
-// Handler serves the chat page at / and what it loads at /static/.
+// Handler serves the chat page at /, the one that accepts an invite at /invite/{token}, and what
+// they load at /static/.
 func Handler() (http.Handler, error) {
-	chat, err := fs.Sub(web.Chat, "chat")
+	files, err := fs.Sub(web.Chat, "chat")
 	if err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		http.ServeFileFS(w, r, chat, "index.html")
-	})
-	for _, name := range []string{"chat.css", "chat.js"} {
-		mux.HandleFunc("GET /static/"+name, func(w http.ResponseWriter, r *http.Request) {
-			http.ServeFileFS(w, r, chat, name)
-		})
+	serve := func(pattern, name string) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, files, name) })
+	}
+	serve("GET /{$}", "index.html")
+	serve("GET /invite/{token}", "invite.html")
+	for _, name := range []string{"chat.css", "chat.js", "invite.js"} {
+		serve("GET /static/"+name, name)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
