@@ -76,6 +76,7 @@ type API struct {
 	requests *prometheus.CounterVec
 	seconds  prometheus.Histogram
 	patterns []string
+	docs     documentation
 }
 
 // handler is a route's function. An error becomes the response.
@@ -88,6 +89,8 @@ func (a *API) routes() []route {
 		{"/health", a.health},
 		{"/health/ready", a.ready},
 		{"GET /api/health/stream", a.healthStream},
+		{"GET /api/openapi.json", a.openAPI},
+		{"GET /api/docs", a.docsPage},
 
 		{"POST /api/send", a.send},
 		{"POST /api/agents/{id}/send", a.sendToAgent},
@@ -183,6 +186,10 @@ func New(o Options) *API {
 		seconds:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_http_seconds", Help: "Duration of HTTP requests, streams included.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10)}),
 	}
 	o.Registerer.MustRegister(a.requests, a.seconds)
+	var err error
+	if a.docs, err = describe(o); err != nil {
+		panic(fmt.Sprintf("the documentation of the API: %v", err)) // a mistake in its source
+	}
 	if u, err := url.Parse(o.BaseURL); err == nil && u.Hostname() != "" {
 		a.host = strings.ToLower(u.Hostname())
 		// A proxy in front may hide from us under which name a page has reached it.

@@ -74,6 +74,8 @@ var Routes = map[string]Rule{
 	"/health":                {Anybody, "", NoObject},
 	"/health/ready":          {Anybody, "", NoObject},
 	"GET /api/health/stream": {Anybody, "", NoObject},
+	"GET /api/openapi.json":  {Anybody, "", NoObject},
+	"GET /api/docs":          {Anybody, "", NoObject},
 	"GET /metrics":           {AnyCaller, ScopeRead, NoObject}, // wherever metrics.path puts it
 
 	"GET /api/bindings":    {AnyCaller, ScopeRead, NoObject},

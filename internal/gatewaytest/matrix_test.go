@@ -1009,6 +1009,8 @@ var routes = map[string]route{
 	"/health":                {rule: anybody, request: plain},
 	"/health/ready":          {rule: anybody, request: plain},
 	"GET /api/health/stream": {rule: anybody, request: func(*trial) request { return request{endless: true} }},
+	"GET /api/openapi.json":  {rule: anybody, request: plain},
+	"GET /api/docs":          {rule: anybody, request: plain},
 	"GET /metrics":           {rule: reading, request: plain},
 
 	"POST /api/link/request": {rule: anybody, request: func(*trial) request {

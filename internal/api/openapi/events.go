@@ -1,0 +1,136 @@
+package openapi
+
+// An event is what streams and pages of events say. Streams of a send have its payload as data;
+// everywhere else an event also says which turn and thread it belongs to.
+type event struct {
+	name    string
+	schema  string // the schemas are called so, with Data and with Event behind it
+	text    string
+	payload fields
+}
+
+// events are all kinds of events.
+var events = []event{
+	{"message", "Message", "What somebody has said. It begins a turn.", fields{
+		{"sender", str, "on whose behalf"},
+		{"content", str, ""},
+		{"attachments", list(ref("File")), ""},
+	}},
+	{"text", "Text", "An increment of the answer. Neighbouring ones come merged to a reader that is slow.", fields{
+		{"text", str, ""},
+	}},
+	{"thinking", "Thinking", "An increment of what the agent thinks, or a line about what it does.", fields{
+		{"text", str, ""},
+	}},
+	{"tool_use", "ToolUse", "The agent calls a tool.", fields{
+		{"id", str, "the call, as the agent names it"},
+		{"name", str, "the tool"},
+		{"input_json", str, "its arguments, JSON as the agent wrote it"},
+	}},
+	{"tool_state", "ToolState", "A step in the life of a tool call.", fields{
+		{"id", str, "the call"},
+		{"state", toolState, ""},
+		{"detail", str, ""},
+	}},
+	{"tool_result", "ToolResult", "What a tool has returned.", fields{
+		{"id", str, "the call"},
+		{"output", str, ""},
+		{"is_error", boolean, ""},
+	}},
+	{"tool_approval", "ToolApproval", "The agent asks whether it may run a tool. Answer with `POST /api/tools/approve`.", fields{
+		{"id", str, "the call; `tool_id` of the answer"},
+		{"name", str, "the tool"},
+		{"input_json", str, "its arguments, JSON as the agent wrote it"},
+		{"request_id", str, "the turn"},
+	}},
+	{"tool_decision", "ToolDecision", "Somebody has answered a `tool_approval`.", fields{
+		{"id", str, "the call"},
+		{"approved", boolean, ""},
+		{"approve_all", boolean, "it holds for the rest of the turn"},
+		{"by", str, "who has answered, for people"},
+		{"request_id", str, "the turn"},
+	}},
+	{"file", "File", "The agent has produced a file.", file},
+	{"usage", "Usage", "Tokens that were spent since the last such event.", usage},
+	{"session_init", "SessionInit", "Which session of its backend the agent uses for the thread.", fields{
+		{"session_id", str, ""},
+	}},
+	{"session_orphaned", "SessionOrphaned", "The session of the backend is lost; the turn goes on.", fields{
+		{"reason", str, ""},
+	}},
+	{"warning", "Warning", "The agent has reported a problem, and may go on.", fields{
+		{"error", str, ""},
+	}},
+	{"done", "Done", "The end: the agent is done.", fields{
+		{"full_response", str, "the answer as the agent gives it at the end; may be empty or differ from the text"},
+	}},
+	{"error", "Error", "The end: the turn has failed, or was interrupted.", fields{
+		{"error", str, "why"},
+		{"recoverable", boolean, "the agent or the gateway went away; a retry makes sense"},
+	}},
+	{"canceled", "Canceled", "The end: somebody has stopped the turn.", fields{
+		{"reason", str, ""},
+	}},
+}
+
+// started is the first event of the stream of a send.
+var started = event{"started", "Started", "The message is stored and its turn has begun.", fields{
+	{"agent_id", str, ""},
+	{"thread_id", str, "where to go on"},
+	{"request_id", str, "the turn"},
+}}
+
+var toolState = oneOf("pending", "awaiting_approval", "running", "completed", "failed", "denied", "timeout", "canceled", "unknown")
+
+// envelope is what every event has that is not on the stream of a send.
+var envelope = fields{
+	{"seq", number, "its number in the agent's conversation"},
+	{"first_seq?", number, "of merged increments the number of the first one"},
+	{"request_id", str, "the turn"},
+	{"thread_id", str, ""},
+	{"time", moment, "when the gateway took it in"},
+}
+
+// sendEvents are the events of the stream of a send, by name, and the schemas of their data.
+func sendEvents() object {
+	o := object{{started.name, ref(started.schema + "Data")}}
+	for _, e := range events[1:] {
+		o = o.with(e.name, ref(e.schema+"Data"))
+	}
+	return o
+}
+
+// allEvents are the events of all other streams.
+func allEvents() object {
+	o := object{}
+	for _, e := range events {
+		o = o.with(e.name, ref(e.schema+"Event"))
+	}
+	return o
+}
+
+// eventSchemas are the schemas of all events, and that of one of them.
+func eventSchemas() object {
+	o := object{{started.schema + "Data", record(started.text, started.payload...)}}
+	var choice []object
+	mapping := object{}
+	for _, e := range events {
+		if e.name != "message" {
+			o = o.with(e.schema+"Data", record(e.text, e.payload...))
+		}
+		all := fields{{"type", object{{"const", e.name}}, ""}}.and(envelope...)
+		for _, f := range e.payload {
+			if f.name != "request_id" { // the envelope has it
+				all = all.and(f)
+			}
+		}
+		o = o.with(e.schema+"Event", record(e.text, all...))
+		choice = append(choice, ref(e.schema+"Event"))
+		mapping = mapping.with(e.name, "#/components/schemas/"+e.schema+"Event")
+	}
+	return o.with("Event", object{
+		{"description", "A record of a conversation."},
+		{"oneOf", choice},
+		{"discriminator", object{{"propertyName", "type"}, {"mapping", mapping}}},
+	})
+}

@@ -1,0 +1,383 @@
+package openapi
+
+import (
+	"fmt"
+
+	"coven-gateway/internal/conversation"
+)
+
+// A group is what a section of the documentation is about.
+type group struct {
+	name       string
+	text       string
+	operations []operation
+}
+
+// An operation is one route. What every route of its kind answers is not written here: see
+// [operation.refusals].
+type operation struct {
+	route   string // as in [auth.Routes]
+	id      string
+	summary string
+	text    string
+	query   []parameter
+	header  []parameter
+	body    body
+	answers []answer
+	errors  []int // that the route has besides those of its kind
+	plain   bool  // 400 and 404 are plain text
+}
+
+// A parameter is in the query or in a header. Its name ends in "!" where it must be there.
+type parameter struct {
+	name string
+	of   object
+	text string
+}
+
+// A body is what is sent.
+type body struct {
+	json     string // schema
+	form     string // schema of the same as multipart/form-data; "" for none
+	optional bool
+}
+
+// An answer is what comes back. Answers with the same status are forms of one answer, which the
+// header Accept chooses.
+type answer struct {
+	status int
+	text   string
+	media  string
+	schema object
+	events object // of a stream: what is in it, by name
+}
+
+const (
+	inJSON   = "application/json"
+	inStream = "text/event-stream"
+	inText   = "text/plain"
+)
+
+// sends answers with an object of a schema.
+func sends(status int, schema string) answer {
+	return answer{status: status, media: inJSON, schema: ref(schema)}
+}
+
+// stream answers with events for as long as there are any.
+func stream(text string, events object) answer {
+	return answer{status: 200, text: text, media: inStream, schema: str, events: events}
+}
+
+// raw answers with a document of another kind.
+func raw(media, text string) answer {
+	return answer{status: 200, text: text, media: media, schema: str}
+}
+
+func empty(text string) answer { return answer{status: 204, text: text} }
+
+// done answers a change that has nothing to show.
+var done = []answer{empty("Done.")}
+
+// one is the answer of a route that has one.
+func one(status int, schema string) []answer { return []answer{sends(status, schema)} }
+
+// Parameters that several routes have.
+var (
+	ofAgent   = parameter{"agent_id", str, "only of this agent"}
+	ofThread  = parameter{"thread_id", str, "only of this thread"}
+	turnPage  = parameter{"cursor", str, "the `next_cursor` of the page before"}
+	after     = parameter{"after", number, "the number of the last event that is known; 0 for the beginning"}
+	lastEvent = parameter{"Last-Event-ID", number, "the same as `after`, as browsers send it"}
+	key       = parameter{"Idempotency-Key", upTo(conversation.MaxIdempotencyKey), "a message is sent once for each key, however often the request comes"}
+)
+
+// pageOf is the size of a page.
+func pageOf(standard, most int) parameter {
+	return parameter{"limit", number.with("minimum", 1).with("default", standard), fmt.Sprintf("how many; at most %d", most)}
+}
+
+// inPaths say what the parts of a path are, by the part before them and the name.
+var inPaths = map[string]string{
+	"agents/{id}":               "agent id, or the instance id of its connection",
+	"conversations/{agent}":     "agent id",
+	"turns/{id}":                "the turn, `request_id`",
+	"threads/{id}":              "the thread",
+	"files/{id}":                "the file, `file_id`",
+	"status/{code}":             "the code",
+	"link/{code}":               "the code",
+	"principals/{id}":           "the principal",
+	"roles/{role}":              "owner, admin, member or leader",
+	"capabilities/{capability}": "lower-case letters, digits, `_`, `-` and `:`",
+	"keys/{fingerprint}":        "of the key",
+	"tokens/{id}":               "the token",
+	"secrets/{id}":              "the secret",
+}
+
+// groups are the whole API in the order in which it is shown.
+var groups = []group{
+	{"Messages", "Send a message and see what the agent answers. The turn belongs to no connection: hanging up ends nothing, and what was said is in the log.", []operation{
+		{
+			route: "POST /api/send", id: "send", summary: "Send a message",
+			text: "Answers with the turn while it comes: `started` first, `done`, `error` or `canceled` last. With `Accept: application/json` it waits for the end and answers in one piece. " +
+				"With an idempotency key the request can be repeated: it answers with the same turn, from its beginning or after `Last-Event-ID`.",
+			header: []parameter{key, lastEvent}, body: body{json: "SendRequest", form: "SendForm"},
+			answers: []answer{
+				stream("The turn while it comes.", sendEvents()), sends(200, "TurnAnswer"),
+				empty("The turn has ended, and `Last-Event-ID` is its last event."),
+			},
+			errors: []int{404, 409, 410, 503},
+		},
+		{
+			route: "POST /api/agents/{id}/send", id: "sendToAgent", summary: "Send a message in a thread of its own",
+			header: []parameter{key, lastEvent}, body: body{json: "SendToAgent"},
+			answers: []answer{
+				stream("The turn while it comes.", sendEvents()), sends(200, "TurnAnswer"),
+				empty("The turn has ended, and `Last-Event-ID` is its last event."),
+			},
+			errors: []int{404, 409, 410, 503},
+		},
+		{
+			route: "GET /api/approvals", id: "listApprovals", summary: "List what agents ask and the caller may answer",
+			query: []parameter{ofAgent}, answers: one(200, "Approvals"),
+		},
+		{
+			route: "POST /api/tools/approve", id: "approveTool", summary: "Answer an agent that asks whether it may run a tool",
+			text: "The first answer counts.",
+			body: body{json: "ApproveRequest"}, answers: one(200, "ApproveAnswer"), errors: []int{404, 409},
+		},
+	}},
+	{"Conversations", "Everything an agent and its users say is one log of events, numbered 1, 2, 3 … Whoever knows the number of its last event asks for what follows.", []operation{
+		{
+			route: "GET /api/conversations/{agent}/events", id: "followConversation", summary: "Follow a conversation",
+			text:  "With `Accept: text/event-stream` what follows a number, then what comes, without a seam; otherwise a page. Of others' turns one sees those with agents that one owns; administrators see all.",
+			query: []parameter{after, ofThread, pageOf(100, 1000)}, header: []parameter{lastEvent},
+			answers: []answer{sends(200, "EventPage"), stream("The conversation, until the client leaves.", allEvents())},
+			errors:  []int{400, 410},
+		},
+		{
+			route: "GET /api/turns/{id}", id: "getTurn", summary: "Look at a turn",
+			answers: one(200, "Turn"), errors: []int{404},
+		},
+		{
+			route: "GET /api/turns/{id}/events", id: "followTurn", summary: "Follow a turn",
+			text:  "Like a conversation; the stream ends behind the last event of the turn.",
+			query: []parameter{after, pageOf(100, 1000)}, header: []parameter{lastEvent},
+			answers: []answer{sends(200, "EventPage"), stream("The turn, until it has ended.", allEvents()), empty("The turn has ended, and the position is behind its end.")},
+			errors:  []int{400, 404, 410},
+		},
+		{
+			route: "POST /api/turns/{id}/cancel", id: "cancelTurn", summary: "Stop a turn",
+			text: "An agent that understands it gets `agents.cancel_grace_period` to acknowledge; for others the turn ends at once.",
+			body: body{json: "CancelRequest", optional: true}, answers: one(202, "Turn"), errors: []int{404, 409},
+		},
+		{
+			route: "GET /api/search", id: "search", summary: "Search for what was said",
+			query:   []parameter{{"q!", upTo(conversation.MaxSearch), "what was said has all these words; the last one may be the beginning of one"}, ofAgent, ofThread, pageOf(20, 100), turnPage},
+			answers: one(200, "SearchPage"), errors: []int{400},
+		},
+	}},
+	{"Threads", "A thread is a strand inside a conversation: one chat, one channel, one room.", []operation{
+		{
+			route: "GET /api/threads", id: "listThreads", summary: "List threads, the most recently active first",
+			query:   []parameter{ofAgent, {"archived", boolean, "those that are archived instead"}, pageOf(50, 500), turnPage},
+			answers: one(200, "Threads"), errors: []int{400},
+		},
+		{
+			route: "GET /api/threads/{id}", id: "getThread", summary: "Look at a thread",
+			answers: one(200, "Thread"), errors: []int{404},
+		},
+		{
+			route: "PATCH /api/threads/{id}", id: "editThread", summary: "Rename a thread or archive it",
+			body: body{json: "ThreadEdit"}, answers: one(200, "Thread"), errors: []int{404},
+		},
+		{
+			route: "GET /api/threads/{id}/messages", id: "listThreadMessages", summary: "List what was said last in a thread",
+			query: []parameter{pageOf(50, 1000)}, answers: one(200, "ThreadMessages"), errors: []int{400, 404},
+		},
+		{
+			route: "GET /api/threads/{id}/export", id: "exportThread", summary: "Export all of a thread",
+			query:   []parameter{{"format", oneOf("json", "markdown").with("default", "json"), "markdown is for people"}},
+			answers: []answer{sends(200, "ThreadExport"), raw("text/markdown", "")}, errors: []int{400, 404},
+		},
+		{
+			route: "GET /api/threads/{id}/usage", id: "listThreadUsage", summary: "List the tokens that a thread has spent",
+			query: []parameter{pageOf(500, 1000), {"after", number, "the `next` of the page before"}}, answers: one(200, "ThreadUsage"), errors: []int{400, 404},
+		},
+		{
+			route: "GET /api/threads/{id}/files", id: "listThreadFiles", summary: "List the files of a thread",
+			answers: one(200, "ThreadFiles"), errors: []int{404},
+		},
+		{
+			route: "GET /api/files/{id}", id: "getFile", summary: "Download a file",
+			text:   "Ranges are served, and the ETag is good for If-None-Match.",
+			header: []parameter{{"Range", str, "only these bytes"}, {"If-None-Match", str, "the ETag of a copy"}},
+			answers: []answer{
+				{status: 200, text: "The content, with its own media type.", media: "*/*", schema: object{}},
+				{status: 206, text: "The bytes that were asked for.", media: "*/*", schema: object{}}, {status: 304, text: "The copy is good."},
+				{status: 416, text: "There are no such bytes.", media: inText, schema: str},
+			},
+			errors: []int{404},
+		},
+	}},
+	{"Agents", "", []operation{
+		{
+			route: "GET /api/agents", id: "listAgents", summary: "List the agents that are connected",
+			query:   []parameter{{"workspace", str, "only those of this workspace"}},
+			answers: []answer{{status: 200, media: inJSON, schema: list(ref("Agent"))}},
+		},
+		{
+			route: "GET /api/agents/{id}/history", id: "getHistory", summary: "Read the history of an agent, the oldest first",
+			text:    "Answers are in one piece here. A page may have a few more entries than its limit: those of one event stay together.",
+			query:   []parameter{pageOf(50, 500), turnPage, {"newest", boolean, "the last entries instead; takes no cursor"}},
+			answers: one(200, "HistoryPage"), errors: []int{400},
+		},
+		{
+			route: "GET /api/stats/usage", id: "getUsage", summary: "Sum up tokens",
+			query:   []parameter{ofAgent, ofThread, {"since", moment, ""}, {"until", moment, ""}},
+			answers: one(200, "UsageTotal"), errors: []int{400},
+		},
+	}},
+	{"Bindings", "What is written in a channel of a frontend goes to the agent that the channel is bound to.", []operation{
+		{
+			route: "GET /api/bindings", id: "listBindings", summary: "List bindings, or look at that of one channel",
+			query: []parameter{{"frontend", str, "only of this frontend"}, {"channel_id", str, "the binding of this channel, and no list"}, ofAgent},
+			answers: []answer{{
+				status: 200, text: "The list; with `channel_id` one binding.", media: inJSON,
+				schema: object{{"oneOf", []object{ref("Bindings"), ref("Binding")}}},
+			}},
+			errors: []int{404},
+		},
+		{
+			route: "POST /api/bindings", id: "bind", summary: "Bind a channel, also one that is bound",
+			body: body{json: "BindRequest"},
+			answers: []answer{
+				{status: 200, text: "It is bound so already.", media: inJSON, schema: ref("BindAnswer")},
+				{status: 201, text: "It is bound now.", media: inJSON, schema: ref("BindAnswer")},
+			},
+			errors: []int{404},
+		},
+		{
+			route: "DELETE /api/bindings", id: "unbind", summary: "Unbind a channel",
+			query:   []parameter{{"frontend!", str, ""}, {"channel_id!", str, ""}},
+			answers: done, errors: []int{400, 404},
+		},
+	}},
+	{"You", "Who a caller is, and how a browser or a new device gets in.", []operation{
+		{route: "GET /api/me", id: "getMe", summary: "See who you are to the gateway", answers: one(200, "Me")},
+		{
+			route: "POST /api/session", id: "logIn", summary: "Get a cookie for a token",
+			text:    "For browsers, whose event streams send no headers of their own.",
+			answers: []answer{empty("The cookie is set.")}, errors: []int{409},
+		},
+		{route: "DELETE /api/session", id: "logOut", summary: "End the session of the cookie", answers: done, errors: []int{409}},
+		{
+			route: "POST /api/link/request", id: "requestLink", summary: "Ask for a code for a new device",
+			text:   "A device that can may prove that it holds its key: it signs with it as it would over gRPC.",
+			header: []parameter{{"X-Ssh-Pubkey", str, ""}, {"X-Ssh-Timestamp", str, ""}, {"X-Ssh-Nonce", str, ""}, {"X-Ssh-Signature", str, ""}},
+			body:   body{json: "LinkRequest"}, answers: one(200, "LinkCode"), errors: []int{429}, plain: true,
+		},
+		{
+			route: "GET /api/link/status/{code}", id: "getLinkStatus", summary: "See what has become of a code",
+			answers: one(200, "LinkStatus"), errors: []int{404, 429}, plain: true,
+		},
+	}},
+	{"Administration", "Every change is one record of the audit log.", []operation{
+		{
+			route: "GET /api/admin/principals", id: "listPrincipals", summary: "List principals",
+			query: []parameter{{"type", str, "only of this type"}, {"status", str, "only with this status"}, pageOf(100, 500), turnPage}, answers: one(200, "Principals"), errors: []int{400},
+		},
+		{
+			route: "POST /api/admin/principals", id: "createPrincipal", summary: "Create a principal, approved",
+			body: body{json: "NewPrincipal"}, answers: one(201, "Principal"), errors: []int{409},
+		},
+		{route: "GET /api/admin/principals/{id}", id: "getPrincipal", summary: "Look at a principal, its keys and agents", answers: one(200, "PrincipalDetail"), errors: []int{404}},
+		{
+			route: "PATCH /api/admin/principals/{id}", id: "renamePrincipal", summary: "Rename a principal",
+			body: body{json: "Rename"}, answers: one(200, "Principal"), errors: []int{404},
+		},
+		{route: "DELETE /api/admin/principals/{id}", id: "deletePrincipal", summary: "Delete a principal", answers: done, errors: []int{404, 409}},
+		{route: "POST /api/admin/principals/{id}/approve", id: "approvePrincipal", summary: "Let a principal in", answers: one(200, "Principal"), errors: []int{404}},
+		{route: "POST /api/admin/principals/{id}/revoke", id: "revokePrincipal", summary: "Shut a principal out", answers: one(200, "Principal"), errors: []int{404, 409}},
+		{route: "PUT /api/admin/principals/{id}/roles/{role}", id: "grantRole", summary: "Grant a role", answers: one(200, "Principal"), errors: []int{400, 404}},
+		{route: "DELETE /api/admin/principals/{id}/roles/{role}", id: "takeRole", summary: "Take a role away", answers: one(200, "Principal"), errors: []int{400, 404, 409}},
+		{route: "PUT /api/admin/principals/{id}/capabilities/{capability}", id: "grantCapability", summary: "Grant a capability", answers: one(200, "Principal"), errors: []int{400, 404}},
+		{route: "DELETE /api/admin/principals/{id}/capabilities/{capability}", id: "takeCapability", summary: "Take a capability away", answers: one(200, "Principal"), errors: []int{400, 404}},
+		{route: "GET /api/admin/principals/{id}/keys", id: "listKeys", summary: "List the keys of a principal", answers: one(200, "Keys"), errors: []int{404}},
+		{
+			route: "POST /api/admin/principals/{id}/keys", id: "addKey", summary: "Add a key to a principal",
+			body: body{json: "NewKey"}, answers: one(201, "Key"), errors: []int{404, 409},
+		},
+		{route: "DELETE /api/admin/principals/{id}/keys/{fingerprint}", id: "removeKey", summary: "Take a key away", answers: done, errors: []int{404}},
+
+		{
+			route: "GET /api/admin/tokens", id: "listTokens", summary: "List tokens, the newest first",
+			query: []parameter{{"principal_id", str, "only of this principal"}, pageOf(100, 500)}, answers: one(200, "Tokens"), errors: []int{400},
+		},
+		{
+			route: "POST /api/admin/tokens", id: "createToken", summary: "Issue a token",
+			body: body{json: "NewToken"}, answers: one(201, "NewTokenAnswer"), errors: []int{404, 409},
+		},
+		{route: "DELETE /api/admin/tokens/{id}", id: "revokeToken", summary: "Revoke a token", answers: done, errors: []int{404}},
+
+		{
+			route: "GET /api/admin/agents", id: "listOwnedAgents", summary: "List who owns which agent id",
+			query: []parameter{{"principal_id", str, "only of this principal"}, pageOf(100, 500), turnPage}, answers: one(200, "OwnedAgents"), errors: []int{400},
+		},
+		{
+			route: "POST /api/admin/agents/{id}/transfer", id: "transferAgent", summary: "Give an agent id to a principal",
+			body: body{json: "Transfer"}, answers: done, errors: []int{404},
+		},
+		{route: "DELETE /api/admin/agents/{id}/ownership", id: "releaseAgent", summary: "Release an agent id", answers: done, errors: []int{404}},
+
+		{route: "GET /api/admin/secrets", id: "listSecrets", summary: "List secrets, without their values", answers: one(200, "Secrets")},
+		{route: "PUT /api/admin/secrets", id: "putSecret", summary: "Store a secret", body: body{json: "NewSecret"}, answers: one(200, "Secret")},
+		{route: "DELETE /api/admin/secrets/{id}", id: "deleteSecret", summary: "Delete a secret", answers: done, errors: []int{404}},
+		{route: "GET /api/admin/secrets/{id}/value", id: "readSecret", summary: "Read the value of a secret", answers: one(200, "SecretValue"), errors: []int{404}},
+		{route: "POST /api/admin/secrets/rotate", id: "rotateSecrets", summary: "Seal all secrets with a new key", answers: one(200, "Rotated")},
+
+		{route: "GET /api/admin/link", id: "listLinks", summary: "List devices that want to be linked", answers: one(200, "Links")},
+		{
+			route: "POST /api/admin/link/{code}/approve", id: "approveLink", summary: "Let a device in",
+			body: body{json: "ApproveLink", optional: true}, answers: one(200, "Link"), errors: []int{404, 409},
+		},
+		{route: "POST /api/admin/link/{code}/deny", id: "denyLink", summary: "Refuse a device", answers: done, errors: []int{404, 409}},
+
+		{
+			route: "GET /api/admin/audit", id: "listAudit", summary: "List the audit log, the newest record first",
+			query: []parameter{
+				{"action", str, "only this action"}, {"actor", str, "only of this principal"}, {"target", str, "only about this"},
+				{"before", number, "only records before this number"}, {"after", number, "only records after this number, the oldest first"}, pageOf(100, 500),
+			},
+			answers: one(200, "AuditPage"), errors: []int{400},
+		},
+		{route: "GET /api/admin/audit/verify", id: "verifyAudit", summary: "Check that the audit log is as it was written", answers: one(200, "AuditCheck")},
+		{
+			route: "GET /api/admin/audit/export", id: "exportAudit", summary: "Export the audit log",
+			text:    "`coven-admin audit verify` reads it.",
+			answers: []answer{raw("application/x-ndjson", "A line of JSON for each record; the first one has the server's public key.")},
+		},
+	}},
+	{"The gateway", "", []operation{
+		{route: "/health", id: "getHealth", summary: "See whether the process lives", answers: []answer{raw(inText, "It does.")}},
+		{
+			route: "/health/ready", id: "getReadiness", summary: "See whether messages can be taken",
+			answers: []answer{raw(inText, "They can."), {status: 503, text: "They cannot; the text says why.", media: inText, schema: str}},
+		},
+		{
+			route: "GET /api/health/stream", id: "followHealth", summary: "Hear that the gateway is there",
+			text:    "For pages in browsers: one event with the data `ok`, then comments.",
+			answers: []answer{stream("Ends when the gateway stops.", nil)},
+		},
+		{route: "GET /metrics", id: "getMetrics", summary: "Read the metrics", answers: []answer{raw(inText, "As Prometheus reads them.")}},
+		{
+			route: "GET /api/openapi.json", id: "getOpenAPI", summary: "Read this documentation as a program",
+			header:  []parameter{{"If-None-Match", str, "the ETag of a copy"}},
+			answers: []answer{{status: 200, text: "An OpenAPI document.", media: inJSON, schema: object{{"type", "object"}}}, {status: 304, text: "The copy is good."}},
+		},
+		{
+			route: "GET /api/docs", id: "getDocs", summary: "Read this documentation",
+			header:  []parameter{{"If-None-Match", str, "the ETag of a copy"}},
+			answers: []answer{raw("text/html", "A page that needs nothing else."), {status: 304, text: "The copy is good."}},
+		},
+	}},
+}
