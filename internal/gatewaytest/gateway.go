@@ -87,7 +87,7 @@ func (g *Gateway) Start() {
 	if g.gw, err = gateway.New(context.Background(), o); err != nil {
 		g.t.Fatal(err)
 	}
-	g.Client = &http.Client{Transport: transport}
+	g.Client = &http.Client{Transport: record(g.t, transport)}
 	g.URL = "http://127.0.0.1"
 	if !g.bubble {
 		g.cfg.Server.GRPCAddr, g.cfg.Server.HTTPAddr = g.gw.GRPCAddr().String(), g.gw.HTTPAddr().String()

@@ -2,25 +2,37 @@ package gatewaytest_test
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 
 	"google.golang.org/grpc"
 
+	"coven-gateway/internal/gatewaytest"
 	pb "coven-gateway/proto/coven"
 )
 
-// TestMain lets the test binary be the bare relay that benchmarks compare with.
+// TestMain lets the test binary be the bare relay that benchmarks compare with. Tests that were all
+// run must have seen every answer that the documentation of the API describes.
 func TestMain(m *testing.M) {
 	if addr := os.Getenv("COVEN_TEST_RELAY"); addr != "" {
 		fmt.Fprintln(os.Stderr, runRelay(addr, os.Getenv("COVEN_TEST_RELAY_HTTP")))
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if chosen := flag.Lookup; code == 0 && chosen("test.run").Value.String() == "" && chosen("test.skip").Value.String() == "" && chosen("test.list").Value.String() == "" && !testing.Short() {
+		missing, all, err := gatewaytest.Unseen()
+		if err != nil || len(missing) > 0 {
+			fmt.Printf("FAIL: of %d documented answers no test has produced these %d: %v\n%s\n", all, len(missing), err, strings.Join(missing, "\n"))
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 // relay is the least that can be between an agent and a client: it stores nothing, knows nobody and
