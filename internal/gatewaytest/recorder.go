@@ -64,11 +64,10 @@ var theRecorder = sync.OnceValues(func() (*recorder, error) {
 	}
 	r := &recorder{mux: http.NewServeMux(), schemas: map[Answer]*jsonschema.Schema{}, events: map[Answer]map[string]*jsonschema.Schema{}, seen: map[Answer]bool{}}
 	compile := func(pointer ...string) *jsonschema.Schema {
-		loc := "openapi.json#"
-		for _, p := range pointer {
-			loc += "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(p)
+		for i, p := range pointer {
+			pointer[i] = strings.NewReplacer("~", "~0", "/", "~1").Replace(p)
 		}
-		s, cerr := c.Compile(loc)
+		s, cerr := c.Compile("openapi.json#/" + strings.Join(pointer, "/"))
 		err = errors.Join(err, cerr)
 		return s
 	}

@@ -213,7 +213,8 @@ var groups = []group{
 			header: []parameter{{"Range", str, "only these bytes"}, {"If-None-Match", str, "the ETag of a copy"}},
 			answers: []answer{
 				{status: 200, text: "The content, with its own media type.", media: "*/*", schema: object{}},
-				{status: 206, text: "The bytes that were asked for.", media: "*/*", schema: object{}}, {status: 304, text: "The copy is good."},
+				{status: 206, text: "The bytes that were asked for.", media: "*/*", schema: object{}},
+				{status: 304, text: "The copy is good."},
 				{status: 416, text: "There are no such bytes.", media: inText, schema: str},
 			},
 			errors: []int{404},

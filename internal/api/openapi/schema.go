@@ -3,6 +3,7 @@ package openapi
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 )
 
@@ -43,7 +44,7 @@ func (o object) with(name string, value any) object {
 	if value == "" {
 		return o
 	}
-	return append(o[:len(o):len(o)], member{name, value})
+	return append(slices.Clip(o), member{name, value})
 }
 
 // get returns the object that a member is; nil without one.
@@ -103,7 +104,7 @@ type field struct {
 type fields []field
 
 // and returns the fields followed by others.
-func (f fields) and(more ...field) fields { return append(f[:len(f):len(f)], more...) }
+func (f fields) and(more ...field) fields { return append(slices.Clip(f), more...) }
 
 // record is an object with fields.
 func record(text string, fs ...field) object {
