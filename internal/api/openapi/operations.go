@@ -346,8 +346,12 @@ var groups = []group{
 		{
 			route: "GET /api/admin/audit", id: "listAudit", summary: "List the audit log, the newest record first",
 			query: []parameter{
-				{"action", str, "only this action"}, {"actor", str, "only of this principal"}, {"target", str, "only about this"},
-				{"before", number, "only records before this number"}, {"after", number, "only records after this number, the oldest first"}, pageOf(100, 500),
+				{"action", str, "only this action"},
+				{"actor", str, "only of this principal"},
+				{"target", str, "only about this"},
+				{"before", number, "only records before this number"},
+				{"after", number, "only records after this number, the oldest first"},
+				pageOf(100, 500),
 			},
 			answers: one(200, "AuditPage"), errors: []int{400},
 		},
