@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -145,7 +146,7 @@ func TestRefusalsOfAll(t *testing.T) {
 		}{
 			{403, true, open, "", "", []string{"Host", "evil.example"}, 1},
 			{401, true, locked, "", "", []string{"Authorization", "Bearer garbage"}, 1},
-			{429, true, hurried, "", "", []string{"Authorization", "Bearer " + token}, 20},
+			{429, true, hurried, "{}", "", []string{"Authorization", "Bearer " + token}, 20},
 			{413, true, small, long, "", nil, 1},
 			{400, o.body, open, "{", "", nil, 1},
 			{400, slices.Contains(o.query, "limit"), open, "", "?limit=0&q=x", nil, 1},
@@ -236,6 +237,8 @@ func TestOtherAnswers(t *testing.T) {
 		{"DELETE", "/api/admin/principals/" + p.ID + "/keys/" + fresh(), ""},
 		{"POST", "/api/admin/tokens", `{"principal_id":"x"}`},
 		{"DELETE", "/api/admin/tokens/x", ""},
+		{"DELETE", "/api/admin/invites/x", ""},
+		{"POST", "/api/invites/accept", `{"invite":"x","display_name":"Bea"}`},
 		{"POST", "/api/admin/agents/a/transfer", `{"principal_id":"x"}`},
 		{"DELETE", "/api/admin/agents/x/ownership", ""},
 		{"DELETE", "/api/admin/secrets/x", ""},
@@ -255,6 +258,19 @@ func TestOtherAnswers(t *testing.T) {
 	try(409, "POST", "/api/admin/principals", fmt.Sprintf(`{"type":"client","display_name":"again","pubkey":%q}`, key.Line()))
 	try(409, "POST", "/api/admin/principals/"+p.ID+"/keys", fmt.Sprintf(`{"pubkey":%q}`, key.Line()))
 	try(409, "POST", "/api/admin/tokens", fmt.Sprintf(`{"principal_id":%q}`, out.ID))
+
+	// An invite, once.
+	var invite struct{ ID, URL string }
+	if err := json.Unmarshal([]byte(try(201, "POST", "/api/admin/invites", `{"note":"for Bea"}`)), &invite); err != nil {
+		t.Fatal(err)
+	}
+	accept := fmt.Sprintf(`{"invite":%q,"display_name":"Bea"}`, path.Base(invite.URL))
+	try(201, "POST", "/api/invites/accept", accept)
+	try(409, "POST", "/api/invites/accept", accept)
+	try(409, "DELETE", "/api/admin/invites/"+invite.ID, "")
+	if resp, body := New(t).web("POST", "/api/admin/invites", "{}"); resp.StatusCode != http.StatusConflict {
+		t.Errorf("in open mode: %s %s", resp.Status, body)
+	}
 
 	// A message, once and again.
 	for path, body := range map[string]string{

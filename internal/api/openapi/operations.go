@@ -111,6 +111,7 @@ var inPaths = map[string]string{
 	"keys/{fingerprint}":        "of the key",
 	"tokens/{id}":               "the token",
 	"secrets/{id}":              "the secret",
+	"invites/{id}":              "the invite",
 }
 
 // groups are the whole API in the order in which it is shown.
@@ -281,6 +282,11 @@ var groups = []group{
 			route: "GET /api/link/status/{code}", id: "getLinkStatus", summary: "See what has become of a code",
 			answers: one(200, "LinkStatus"), errors: []int{404, 429}, plain: true,
 		},
+		{
+			route: "POST /api/invites/accept", id: "acceptInvite", summary: "Accept an invite",
+			text: "Whoever does becomes a principal, and gets a token for it.",
+			body: body{json: "AcceptInvite"}, answers: one(201, "Accepted"), errors: []int{404, 409, 429},
+		},
 	}},
 	{"Administration", "Every change is one record of the audit log.", []operation{
 		{
@@ -319,6 +325,13 @@ var groups = []group{
 			body: body{json: "NewToken"}, answers: one(201, "NewTokenAnswer"), errors: []int{404, 409},
 		},
 		{route: "DELETE /api/admin/tokens/{id}", id: "revokeToken", summary: "Revoke a token", answers: done, errors: []int{404}},
+
+		{route: "GET /api/admin/invites", id: "listInvites", summary: "List invites, the newest first", answers: one(200, "Invites")},
+		{
+			route: "POST /api/admin/invites", id: "createInvite", summary: "Make an invite",
+			body: body{json: "NewInvite"}, answers: one(201, "NewInviteAnswer"), errors: []int{409},
+		},
+		{route: "DELETE /api/admin/invites/{id}", id: "revokeInvite", summary: "Make an invite worthless", answers: done, errors: []int{404, 409}},
 
 		{
 			route: "GET /api/admin/agents", id: "listOwnedAgents", summary: "List who owns which agent id",
