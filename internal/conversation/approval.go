@@ -147,11 +147,12 @@ func (t *liveTurn) ask(b Approval) {
 	})
 }
 
-// asks reports whether the agent waits for the approval of a tool.
+// asks reports whether the agent waits for somebody to approve a tool: what an earlier decision
+// answers is nobody's question.
 func (t *liveTurn) asks(toolID string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.ContainsFunc(t.asked, func(q Question) bool { return q.ToolID == toolID })
+	return t.decided == nil && slices.ContainsFunc(t.asked, func(q Question) bool { return q.ToolID == toolID })
 }
 
 // decide records the answer to an open question and returns the question.
