@@ -12,6 +12,10 @@ import (
 	pb "coven-gateway/proto/coven"
 )
 
+// idleLimit is how long a stream without a position says nothing, while no turn is open, until it
+// ends: a client that has come too late for its turn takes that for the end.
+const idleLimit = 5 * time.Minute
+
 // StreamEvents implements coven.ClientService. Headers are sent at once: some clients send their
 // message only when they have them.
 func (s service) StreamEvents(r *pb.StreamEventsRequest, stream grpc.ServerStreamingServer[pb.ClientStreamEvent]) error {
@@ -39,6 +43,8 @@ func (s service) StreamEvents(r *pb.StreamEventsRequest, stream grpc.ServerStrea
 	if after >= 0 {
 		out.replayed = f.Head()
 	}
+	idle := time.NewTimer(idleLimit)
+	defer idle.Stop()
 	for {
 		evs, more, err := f.Poll(ctx)
 		if err != nil {
@@ -56,10 +62,16 @@ func (s service) StreamEvents(r *pb.StreamEventsRequest, stream grpc.ServerStrea
 			}
 		}
 		if more {
+			idle.Reset(idleLimit)
 			continue
 		}
 		select {
 		case <-f.Ready():
+		case <-idle.C:
+			if after < 0 && !f.Busy() {
+				return nil
+			}
+			idle.Reset(idleLimit)
 		case <-s.stopping:
 			return nil // all turns have ended
 		case <-ctx.Done():

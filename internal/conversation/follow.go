@@ -125,6 +125,19 @@ func (f *Follower) Head() int64 {
 	return conv.Head
 }
 
+// Busy reports whether a turn of the conversation is open.
+func (f *Follower) Busy() bool {
+	s := f.service
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.open {
+		if t.feed == f.feed {
+			return true
+		}
+	}
+	return false
+}
+
 // Poll returns what follows, without waiting, and whether there may be more at once.
 func (f *Follower) Poll(ctx context.Context) (evs []Event, more bool, err error) {
 	read, err := f.Reader.Poll(ctx)

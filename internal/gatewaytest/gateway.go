@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,7 +35,8 @@ type Gateway struct {
 	cancel context.CancelFunc
 	done   chan error
 
-	grpc, http *bufconn.Listener // in a bubble
+	grpc atomic.Pointer[bufconn.Listener] // in a bubble; another one after each start
+	http *bufconn.Listener                // likewise
 
 	// URL is where it serves HTTP, Client what reaches it there.
 	URL    string
@@ -77,8 +79,9 @@ func (g *Gateway) Start() {
 	o := gateway.Options{Config: g.cfg, Logger: logger(g.t)}
 	transport := &http.Transport{MaxIdleConnsPerHost: 256}
 	if g.bubble {
-		g.grpc, g.http = bufconn.Listen(1<<20), bufconn.Listen(1<<20)
-		o.GRPC, o.HTTP = g.grpc, g.http
+		g.grpc.Store(bufconn.Listen(1 << 20))
+		g.http = bufconn.Listen(1 << 20)
+		o.GRPC, o.HTTP = g.grpc.Load(), g.http
 		// A deadline of bufconn may fire after it was moved, and then break the next request.
 		transport.DisableKeepAlives = true
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return g.http.DialContext(ctx) }
@@ -148,8 +151,7 @@ func (g *Gateway) Dial(opts ...grpc.DialOption) *grpc.ClientConn {
 	target := "passthrough:///" + g.cfg.Server.GRPCAddr
 	opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if g.bubble {
-		l := g.grpc
-		opts = append(opts, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+		opts = append(opts, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return g.grpc.Load().DialContext(ctx) }))
 	}
 	conn, err := grpc.NewClient(target, opts...)
 	if err != nil {
