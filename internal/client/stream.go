@@ -39,7 +39,7 @@ func (s service) StreamEvents(r *pb.StreamEventsRequest, stream grpc.ServerStrea
 	if err := stream.SendHeader(nil); err != nil {
 		return gone(err)
 	}
-	out := &renderer{service: s.conversations, key: r.GetConversationKey(), agentID: agentID, asks: f.Asks, endedInReplay: map[string]bool{}}
+	out := &renderer{service: s.conversations, key: r.GetConversationKey(), agentID: agentID, since: r.GetSinceEventId(), asks: f.Asks, endedInReplay: map[string]bool{}}
 	if after >= 0 {
 		out.replayed = f.Head()
 	}
@@ -113,7 +113,6 @@ func (s service) GetEvents(ctx context.Context, r *pb.GetEventsRequest) (*pb.Get
 		return nil, err
 	}
 	resp := &pb.GetEventsResponse{HasMore: page.More}
-	next := page.Next
 	if q.Newest {
 		resp.Events = newest(key, page.Entries)
 		resp.HasMore = resp.HasMore || len(resp.Events) < len(page.Entries)
@@ -121,15 +120,18 @@ func (s service) GetEvents(ctx context.Context, r *pb.GetEventsRequest) (*pb.Get
 	}
 	size := 0
 	for i, e := range page.Entries {
+		if r.Cursor != nil && e.ID == r.GetCursor() {
+			continue // the text of a turn, whose error follows
+		}
 		m := event(key, e)
-		if size += len(m.GetText()) + eventSize; size > maxPage && i > 0 {
-			resp.HasMore, next = true, page.Entries[i-1].Seq
-			break
+		if size += len(m.GetText()) + eventSize; size > maxPage && len(resp.Events) > 0 {
+			resp.HasMore, resp.NextCursor = true, new(page.Entries[i-1].ID)
+			return resp, nil
 		}
 		resp.Events = append(resp.Events, m)
 	}
 	if resp.HasMore {
-		cursor, err := s.conversations.EventID(ctx, q.AgentID, next)
+		cursor, err := s.conversations.EventID(ctx, q.AgentID, page.Next)
 		if err != nil {
 			return nil, err
 		}

@@ -71,6 +71,7 @@ type renderer struct {
 	service       *conversation.Service
 	key           string // as the client asked for it
 	agentID       string
+	since         string                           // the event that the client has already; "" for none
 	asks          func(turnID, toolID string) bool // whether the client is asked for an approval
 	replayed      int64                            // events up to here are shown as history where their turn has ended
 	endedInReplay map[string]bool                  // by turn
@@ -173,6 +174,9 @@ func (r *renderer) history(ctx context.Context, e conversation.Event) ([]*pb.Cli
 	entries, err := r.service.Entries(ctx, r.agentID, e)
 	var msgs []*pb.ClientStreamEvent
 	for _, x := range entries {
+		if x.ID == r.since {
+			continue // the position is before it, see Position
+		}
 		msgs = append(msgs, &pb.ClientStreamEvent{
 			ConversationKey: r.key, Timestamp: stamp(x.At), Payload: &pb.ClientStreamEvent_Event{Event: event(r.key, x)},
 		})

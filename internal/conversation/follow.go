@@ -229,8 +229,10 @@ func (s *Service) EventID(ctx context.Context, agentID string, seq int64) (strin
 	return conv.EventID(seq), err
 }
 
-// Position returns the number of an event by its identity. One of another conversation is a
-// PositionLost fault.
+// Position returns the number of an event by its identity, where a reader of what follows it begins.
+// Of the text of a failed turn, which shares its number with the error behind it, it is that of the
+// event before: the reader finds the text again and has to leave it out. An event of another
+// conversation is a PositionLost fault.
 func (s *Service) Position(ctx context.Context, agentID, eventID string) (int64, error) {
 	conv, err := s.log.Conversation(ctx, agentID)
 	if err != nil {

@@ -66,17 +66,24 @@ type HistoryPage struct {
 // EventID returns the identity of an event outside of its conversation.
 func (c Conversation) EventID(seq int64) string { return fmt.Sprintf("%s-%d", c.UID, seq) }
 
-// seqOf returns the number of an event from its identity; one of the text of a failed turn included.
+// seqOf returns the number of an event from its identity. That of the text of a failed turn is
+// followed by one of the same number, so it is that of the event before.
 func (c Conversation) seqOf(id string) (seq int64, ok bool) {
-	digits, ok := strings.CutPrefix(strings.TrimSuffix(id, textSuffix), c.UID+"-")
+	id, text := strings.CutSuffix(id, textSuffix)
+	digits, ok := strings.CutPrefix(id, c.UID+"-")
 	if !ok || c.ID == 0 {
 		return 0, false
 	}
 	seq, err := strconv.ParseInt(digits, 10, 64)
-	return seq, err == nil && seq > 0
+	ok = err == nil && seq > 0
+	if text {
+		seq--
+	}
+	return seq, ok
 }
 
-// textSuffix tells the text of a turn that has failed from its error, which has the same number.
+// textSuffix tells the text of a turn that has failed from its error, which comes behind it and has
+// the same number.
 const textSuffix = "-text"
 
 // History returns a part of the history; of an agent that nobody has talked to, an empty one.

@@ -240,7 +240,7 @@ func TestAdmin(t *testing.T) {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
-	c, a, ctx := command()
+	c, _, ctx := command()
 	me, err := c.GetMe(ctx, &emptypb.Empty{})
 	check("me", err)
 	if me.GetPrincipalId() != admin.ID || me.GetPrincipalType() != "client" || me.GetDisplayName() != "admin" || me.GetStatus() != "approved" || me.MemberId != nil {
@@ -252,7 +252,7 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("agents: %v", list)
 	}
 
-	_, a, ctx = command()
+	_, a, ctx := command()
 	key, fp := NewKey(t), ""
 	fp = key.Fingerprint()
 	made, err := a.CreatePrincipal(ctx, &pb.CreatePrincipalRequest{Type: "agent", DisplayName: "worker", PubkeyFp: &fp, Roles: []string{"member"}})

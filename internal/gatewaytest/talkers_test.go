@@ -77,7 +77,7 @@ func well(m *pb.ClientStreamEvent, key string) error {
 	}
 	for _, s := range times {
 		if _, err := time.Parse(time.RFC3339, s); err != nil || !strings.HasSuffix(s, "Z") {
-			return fmt.Errorf("timestamp %q: %v", s, err)
+			return errors.Join(fmt.Errorf("timestamp %q", s), err)
 		}
 	}
 	return nil
@@ -312,4 +312,3 @@ func (b *bridge) bind(id string) error {
 	}
 	return errors.Join(err, fmt.Errorf("agent %s is not in the list", id))
 }
-
