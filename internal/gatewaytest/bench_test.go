@@ -511,3 +511,174 @@ func BenchmarkCatchUp(b *testing.B) {
 	}
 	report(b, took, "")
 }
+
+// BenchmarkFanOut: 1,000 readers follow one conversation, half over SSE and half over gRPC, while
+// one agent sends as fast as it can, or 200 increments a second. A delivery is one increment that
+// has come to one reader, merged with others or not; every reader's text is compared.
+func BenchmarkFanOut(b *testing.B) {
+	for name, c := range map[string]struct {
+		increments int
+		every      time.Duration
+	}{"flood": {20_000, 0}, "paced": {1000, 5 * time.Millisecond}} {
+		b.Run(name, func(b *testing.B) { fanOut(b, c.increments, c.every) })
+	}
+}
+
+func fanOut(b *testing.B, increments int, every time.Duration) {
+	const readers = 1000
+	p := startGateway(b)
+	connect(b, p, "a", func(_ context.Context, _ *agent.Message, w *agent.Writer) error {
+		tick := time.NewTicker(max(every, time.Nanosecond))
+		defer tick.Stop()
+		for range increments {
+			if every > 0 {
+				<-tick.C
+			}
+			if err := w.Text(strconv.FormatInt(time.Now().UnixNano(), 10) + " "); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	ask(b, p, "a", "so that there is a conversation", nil)
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	defer func() { stop(); wg.Wait() }()
+	all := make([]*fanReader, readers)
+	var opened sync.WaitGroup
+	for i := range all {
+		f := &fanReader{turns: make(chan fanTurn, 1)}
+		all[i] = f
+		opened.Add(1)
+		run := f.sse
+		if i%2 == 1 {
+			run = f.grpc
+		}
+		wg.Go(func() {
+			if err := run(ctx, p, opened.Done); err != nil && ctx.Err() == nil {
+				b.Error(err)
+				close(f.turns)
+			}
+		})
+	}
+	opened.Wait()
+	want := increments * len(strconv.FormatInt(time.Now().UnixNano(), 10)+" ")
+	var took []time.Duration
+	messages := 0
+	cpu, _ := p.stat()
+	start := time.Now()
+	for b.Loop() {
+		wg.Go(func() { ask(b, p, "a", "go", nil) })
+		for i, f := range all {
+			x := <-f.turns
+			if x.bytes != want {
+				b.Fatalf("reader %d got %d bytes, the agent sent %d", i, x.bytes, want)
+			}
+			messages += x.messages
+			took = append(took, x.lag)
+		}
+	}
+	n := float64(b.N * readers * increments)
+	after, _ := p.stat()
+	b.ReportMetric(n/time.Since(start).Seconds(), "deliveries/s")
+	b.ReportMetric(float64(messages)/time.Since(start).Seconds(), "messages/s")
+	b.ReportMetric(float64(messages)/n, "messages/delivery")
+	b.ReportMetric(float64((after-cpu).Nanoseconds())/n, "gateway-cpu-ns/delivery")
+	b.ReportMetric(float64(p.peak())/1e6, "peak-MB")
+	report(b, took, "worst-lag-of-a-reader-")
+}
+
+// A fanReader follows a conversation.
+type fanReader struct {
+	turns chan fanTurn
+	now   fanTurn
+}
+
+// A fanTurn is what it got of one turn.
+type fanTurn struct {
+	bytes, messages int
+	lag             time.Duration // the longest that an increment took; of those that are merged, the first one
+}
+
+func (f *fanReader) text(s string) {
+	f.now.bytes += len(s)
+	f.now.messages++
+	if first, _, ok := strings.Cut(s, " "); ok {
+		if ns, err := strconv.ParseInt(first, 10, 64); err == nil {
+			f.now.lag = max(f.now.lag, time.Since(time.Unix(0, ns)))
+		}
+	}
+}
+
+func (f *fanReader) end() {
+	f.turns <- f.now
+	f.now = fanTurn{}
+}
+
+func (f *fanReader) sse(ctx context.Context, p *process, opened func()) error {
+	var page struct{ Head int64 }
+	resp, err := http.Get("http://" + p.http + "/api/conversations/a/events?limit=1")
+	if err != nil {
+		return err
+	}
+	err = json.NewDecoder(resp.Body).Decode(&page)
+	resp.Body.Close()
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.http+"/api/conversations/a/events", nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Last-Event-ID", strconv.FormatInt(page.Head, 10))
+	if resp, err = http.DefaultClient.Do(req); err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	opened()
+	for r := sse.NewReader(resp.Body); ; {
+		e, err := r.Next()
+		if err != nil {
+			return err
+		}
+		switch e.Name {
+		case "text":
+			var d struct{ Text string }
+			if err := json.Unmarshal(e.Data, &d); err != nil {
+				return err
+			}
+			f.text(d.Text)
+		case "done":
+			f.end()
+		}
+	}
+}
+
+func (f *fanReader) grpc(ctx context.Context, p *process, opened func()) error {
+	conn, err := grpc.NewClient("passthrough:///"+p.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stream, err := pb.NewClientServiceClient(conn).StreamEvents(ctx, &pb.StreamEventsRequest{ConversationKey: "a"})
+	if err == nil {
+		_, err = stream.Header()
+	}
+	if err != nil {
+		return err
+	}
+	opened()
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if x := m.GetText(); x != nil {
+			f.text(x.GetContent())
+		}
+		if m.GetDone() != nil {
+			f.end()
+		}
+	}
+}
