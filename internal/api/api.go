@@ -280,6 +280,7 @@ func (h *headerOnly) Write(b []byte) (int, error) { return len(b), nil }
 // serve runs a handler: it identifies the caller, bounds the body and the time that writing takes,
 // turns an error or a panic into a response, counts and logs one line.
 func (a *API) serve(route string, rule auth.Rule, handle handler) http.Handler {
+	parts := pathParts(route)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		id := requestID(r)
@@ -308,6 +309,9 @@ func (a *API) serve(route string, rule auth.Rule, handle handler) http.Handler {
 			defer leave()
 			principal, _ = auth.From(ctx) // there is none where anybody may
 			r = r.WithContext(ctx)
+			if err := checkParameters(r, parts); err != nil {
+				return err
+			}
 			// w itself, so that the server closes the connection behind a body that is too large.
 			r.Body = http.MaxBytesReader(w, &timedBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}, a.RequestBody)
 			return handle(rw, r)
@@ -479,7 +483,8 @@ func requestID(r *http.Request) string {
 	return id
 }
 
-// decode reads a JSON body into v. Unknown fields are ignored, as existing clients expect.
+// decode reads a JSON body into v, a pointer to a struct, and refuses texts that are too long, see
+// [checkLengths]. Unknown fields are ignored, as existing clients expect.
 func decode(r *http.Request, v any) error {
 	dec := json.NewDecoder(r.Body)
 	if err := dec.Decode(v); err != nil {
@@ -489,9 +494,12 @@ func decode(r *http.Request, v any) error {
 		return fault.Wrap(err, fault.Invalid, "invalid JSON body")
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return err
+		}
 		return fault.New(fault.Invalid, "invalid JSON body")
 	}
-	return nil
+	return checkLengths(v)
 }
 
 // limit reads the query parameter limit.

@@ -11,11 +11,11 @@ import (
 // principal. A channel that is bound is bound anew; one that is bound as asked stays as it is.
 func (a *API) bind(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
-		Frontend   string `json:"frontend"`
-		ChannelID  string `json:"channel_id"`
+		Frontend   string `json:"frontend" max:"-"`
+		ChannelID  string `json:"channel_id" max:"-"`
 		InstanceID string `json:"instance_id"`
 		AgentID    string `json:"agent_id"`
-		WorkingDir string `json:"working_dir"`
+		WorkingDir string `json:"working_dir" max:"4096"`
 	}
 	if err := decode(r, &in); err != nil {
 		return err

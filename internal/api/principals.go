@@ -62,7 +62,7 @@ func (a *API) createPrincipal(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
 		Type        auth.Kind `json:"type"`
 		DisplayName string    `json:"display_name"`
-		PublicKey   string    `json:"pubkey"`
+		PublicKey   string    `json:"pubkey" max:"-"`
 		Fingerprint string    `json:"pubkey_fp"`
 		Roles       []string  `json:"roles"`
 	}
@@ -178,7 +178,7 @@ func (a *API) listKeys(w http.ResponseWriter, r *http.Request) error {
 
 func (a *API) addKey(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
-		PublicKey   string `json:"pubkey"`
+		PublicKey   string `json:"pubkey" max:"-"`
 		Fingerprint string `json:"pubkey_fp"`
 	}
 	if err := decode(r, &in); err != nil {

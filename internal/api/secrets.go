@@ -31,7 +31,7 @@ func (a *API) putSecret(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
 		Name    string `json:"name"`
 		AgentID string `json:"agent_id"`
-		Value   string `json:"value"`
+		Value   string `json:"value" max:"-"`
 	}
 	if err := decode(r, &in); err != nil {
 		return err

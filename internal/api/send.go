@@ -16,20 +16,20 @@ import (
 	"coven-gateway/internal/fault"
 )
 
-// sendBody is the body of POST /api/send.
+// sendBody is the body of POST /api/send. The service knows the limits of most fields.
 type sendBody struct {
 	AgentID        string `json:"agent_id"`
-	Frontend       string `json:"frontend"`
-	ChannelID      string `json:"channel_id"`
-	ThreadID       string `json:"thread_id"`
-	Sender         string `json:"sender"`
-	Content        string `json:"content"`
-	IdempotencyKey string `json:"idempotency_key"`
+	Frontend       string `json:"frontend" max:"-"`
+	ChannelID      string `json:"channel_id" max:"-"`
+	ThreadID       string `json:"thread_id" max:"-"`
+	Sender         string `json:"sender" max:"-"`
+	Content        string `json:"content" max:"-"`
+	IdempotencyKey string `json:"idempotency_key" max:"-"`
 	Attachments    []struct {
 		Filename string `json:"filename"`
 		MimeType string `json:"mime_type"`
 		Data     []byte `json:"data"` // base64
-	} `json:"attachments"`
+	} `json:"attachments" max:"-"`
 }
 
 // send takes a message for an agent and answers with its turn: as a stream while it comes, or, for
@@ -45,8 +45,8 @@ func (a *API) send(w http.ResponseWriter, r *http.Request) error {
 // sendToAgent takes a message in a thread of its own.
 func (a *API) sendToAgent(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
-		Message        string `json:"message"`
-		IdempotencyKey string `json:"idempotency_key"`
+		Message        string `json:"message" max:"-"`
+		IdempotencyKey string `json:"idempotency_key" max:"-"`
 	}
 	if err := decode(r, &in); err != nil {
 		return err
@@ -203,6 +203,9 @@ func decodeSend(r *http.Request) (conversation.SendRequest, error) {
 		}
 		if _, err := io.Copy(io.Discard, r.Body); err != nil { // what follows the form
 			return conversation.SendRequest{}, badForm(err)
+		}
+		if err := checkLengths(&in); err != nil {
+			return conversation.SendRequest{}, err
 		}
 	} else {
 		if err := decode(r, &in); err != nil {

@@ -55,7 +55,7 @@ func threadFields(t conversation.Thread) fields {
 // editThread renames a thread or archives it.
 func (a *API) editThread(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
-		Title    *string `json:"title"`
+		Title    *string `json:"title" max:"-"`
 		Archived *bool   `json:"archived"`
 	}
 	if err := decode(r, &in); err != nil {

@@ -17,7 +17,7 @@ func (a *API) turn(w http.ResponseWriter, r *http.Request) error {
 // cancelTurn asks for the end of a turn: 202, because an agent may take a moment to stop.
 func (a *API) cancelTurn(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
-		Reason string `json:"reason"`
+		Reason string `json:"reason" max:"-"`
 	}
 	if err := decode(r, &in); err != nil && !errors.Is(err, io.EOF) { // no body is fine
 		return err

@@ -24,6 +24,13 @@ const (
 	SecretsKeySize         = 32 // length of the decoded auth.secrets_key, in bytes
 )
 
+// Bounds of requests that are not configured, on every transport. What names something is an id, a
+// name, a key, a word of any kind; docs/LIMITS.md has what may be longer or must be shorter.
+const (
+	MaxWord  = 500 // bytes of what names something
+	MaxWords = 100 // entries of a list of such
+)
+
 var (
 	capability = regexp.MustCompile(`^[a-z0-9_:-]{1,64}$`)
 	origin     = regexp.MustCompile(`^(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?$`)

@@ -85,11 +85,14 @@ type item struct {
 func (t *liveTurn) On(ctx context.Context, b Body) error {
 	if f, ok := b.(FileData); ok {
 		stored, err := t.service.storeFile(ctx, f)
-		if err != nil {
+		switch code := fault.CodeOf(err); {
+		case err == nil:
+			b = FileSent{stored}
+		case code == fault.Invalid || code == fault.TooLarge:
+			b = Trouble{"a file of the agent was refused: " + fault.Message(err)}
+		default:
 			t.service.logger.Error("cannot store a file of an agent", "request_id", t.id, "agent_id", t.feed.agentID, "error", err)
 			b = Trouble{"the file " + f.Name + " could not be stored"}
-		} else {
-			b = FileSent{stored}
 		}
 	}
 	for {

@@ -38,6 +38,11 @@ func interceptors(a *auth.Service, logger *slog.Logger) []grpc.ServerOption {
 			ctx, cancel := context.WithTimeout(ctx, unaryTimeout)
 			defer cancel()
 			err = call(ctx, a, logger, info.FullMethod, func(ctx context.Context) (err error) {
+				if bounded(info.FullMethod) {
+					if err := checkLengths(req); err != nil {
+						return err
+					}
+				}
 				resp, err = handler(ctx, req)
 				return err
 			})
@@ -45,7 +50,7 @@ func interceptors(a *auth.Service, logger *slog.Logger) []grpc.ServerOption {
 		}),
 		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 			return call(ss.Context(), a, logger, info.FullMethod, func(ctx context.Context) error {
-				return handler(srv, stream{ss, ctx})
+				return handler(srv, stream{ss, ctx, bounded(info.FullMethod)})
 			})
 		}),
 	}
@@ -54,7 +59,16 @@ func interceptors(a *auth.Service, logger *slog.Logger) []grpc.ServerOption {
 // stream is a server stream with the caller in its context.
 type stream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx   context.Context
+	check bool // what is received
+}
+
+// RecvMsg receives a message.
+func (s stream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil || !s.check {
+		return err
+	}
+	return checkLengths(m)
 }
 
 // Context returns the context with the caller.

@@ -105,6 +105,7 @@ func (g *Gateway) Start() {
 // Stop stops the gateway as a SIGTERM would.
 func (g *Gateway) Stop() {
 	g.t.Helper()
+	g.Client.CloseIdleConnections() // the server would wait for those that were never used
 	g.cancel()
 	if err := <-g.done; err != nil {
 		g.t.Errorf("the gateway stopped with: %v", err)

@@ -200,8 +200,8 @@ func (x *recording) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	_, route := x.mux.Handler(req)
-	if p := req.URL.EscapedPath(); route == "" || p != path.Clean(p) || req.Method == http.MethodHead {
-		return resp, nil // not documented, or without a body that one could look at
+	if p := req.URL.EscapedPath(); route == "" || p != path.Clean(p) || req.Method == http.MethodHead || resp.StatusCode == http.StatusRequestHeaderFieldsTooLarge {
+		return resp, nil // not documented, without a body that one could look at, or from net/http before there is a route
 	}
 	a := Answer{Route: route, Status: resp.StatusCode}
 	if ct := resp.Header.Get("Content-Type"); ct != "" {

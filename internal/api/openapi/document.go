@@ -79,7 +79,7 @@ const about = "Everything is HTTP with JSON, and server-sent events for what is 
 	"Fields may be added to answers; ignore those that you do not know. Unknown fields of requests are ignored.\n\n" +
 	"A gateway that has `auth.jwt_secret` asks for credentials: a token or the cookie of a session. One that has not trusts its own machine, and answers no other.\n\n" +
 	"Every answer has an `X-Request-Id`, which is in the gateway's log too; a request may bring its own. HEAD is answered like GET. " +
-	"Every request may also be answered 500 `internal` when the gateway has failed, and 503 `unavailable` while it stops.\n\n" +
+	"Every request may also be answered 500 `internal` when the gateway has failed, 503 `unavailable` while it stops, and 431 when its headers are too large.\n\n" +
 	"A stream is made of events with a name, data and, as id, the number of the event. A comment comes every 15 seconds when there is nothing to say. " +
 	"A gateway that stops ends its streams with a `retry` hint: come back with the last id."
 
@@ -128,12 +128,12 @@ func refusals() object {
 // refusals are the errors of a route: of all routes, of those that ask who the caller is, of those
 // that take a body, and its own.
 func (o operation) refusals() []int {
-	all := append([]int{403}, o.errors...)
+	all := append([]int{400, 403}, o.errors...)
 	if auth.Routes[o.route].Level != auth.Anybody {
 		all = append(all, 401, 429)
 	}
 	if o.body.json != "" {
-		all = append(all, 400, 413)
+		all = append(all, 413)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
@@ -223,8 +223,12 @@ func (o operation) responses() object {
 		if i := slices.IndexFunc(refusalTexts, func(r refusal) bool { return r.status == status }); i >= 0 && slices.Contains(o.refusals(), status) {
 			r := refusalTexts[i]
 			switch {
-			case o.plain && (status == http.StatusBadRequest || status == http.StatusNotFound):
-				x = object{{"description", r.text}, {"content", object{{inText, object{{"schema", str}}}}}}
+			case slices.Contains(o.plain, status):
+				forms := object{{inText, object{{"schema", str}}}}
+				if status == http.StatusBadRequest { // what is wrong with any request is said as everywhere
+					forms = forms.with(inJSON, object{{"schema", ref("Error")}})
+				}
+				x = object{{"description", r.text}, {"content", forms}}
 			default:
 				x = object{{"$ref", "#/components/responses/" + r.name}}
 			}

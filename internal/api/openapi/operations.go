@@ -25,7 +25,7 @@ type operation struct {
 	body    body
 	answers []answer
 	errors  []int // that the route has besides those of its kind
-	plain   bool  // 400 and 404 are plain text
+	plain   []int // errors that are plain text
 }
 
 // A parameter is in the query or in a header. Its name ends in "!" where it must be there.
@@ -153,7 +153,7 @@ var groups = []group{
 			text:  "With `Accept: text/event-stream` what follows a number, then what comes, without a seam; otherwise a page. Of others' turns one sees those with agents that one owns; administrators see all.",
 			query: []parameter{after, ofThread, pageOf(100, 1000)}, header: []parameter{lastEvent},
 			answers: []answer{sends(200, "EventPage"), stream("The conversation, until the client leaves.", allEvents())},
-			errors:  []int{400, 410},
+			errors:  []int{410},
 		},
 		{
 			route: "GET /api/turns/{id}", id: "getTurn", summary: "Look at a turn",
@@ -174,14 +174,14 @@ var groups = []group{
 		{
 			route: "GET /api/search", id: "search", summary: "Search for what was said",
 			query:   []parameter{{"q!", upTo(conversation.MaxSearch), "what was said has all these words; the last one may be the beginning of one"}, ofAgent, ofThread, pageOf(20, 100), turnPage},
-			answers: one(200, "SearchPage"), errors: []int{400},
+			answers: one(200, "SearchPage"),
 		},
 	}},
 	{"Threads", "A thread is a strand inside a conversation: one chat, one channel, one room.", []operation{
 		{
 			route: "GET /api/threads", id: "listThreads", summary: "List threads, the most recently active first",
 			query:   []parameter{ofAgent, {"archived", boolean, "those that are archived instead"}, pageOf(50, 500), turnPage},
-			answers: one(200, "Threads"), errors: []int{400},
+			answers: one(200, "Threads"),
 		},
 		{
 			route: "GET /api/threads/{id}", id: "getThread", summary: "Look at a thread",
@@ -193,16 +193,16 @@ var groups = []group{
 		},
 		{
 			route: "GET /api/threads/{id}/messages", id: "listThreadMessages", summary: "List what was said last in a thread",
-			query: []parameter{pageOf(50, 1000)}, answers: one(200, "ThreadMessages"), errors: []int{400, 404},
+			query: []parameter{pageOf(50, 1000)}, answers: one(200, "ThreadMessages"), errors: []int{404},
 		},
 		{
 			route: "GET /api/threads/{id}/export", id: "exportThread", summary: "Export all of a thread",
 			query:   []parameter{{"format", oneOf("json", "markdown").with("default", "json"), "markdown is for people"}},
-			answers: []answer{sends(200, "ThreadExport"), raw("text/markdown", "")}, errors: []int{400, 404},
+			answers: []answer{sends(200, "ThreadExport"), raw("text/markdown", "")}, errors: []int{404},
 		},
 		{
 			route: "GET /api/threads/{id}/usage", id: "listThreadUsage", summary: "List the tokens that a thread has spent",
-			query: []parameter{pageOf(500, 1000), {"after", number, "the `next` of the page before"}}, answers: one(200, "ThreadUsage"), errors: []int{400, 404},
+			query: []parameter{pageOf(500, 1000), {"after", number, "the `next` of the page before"}}, answers: one(200, "ThreadUsage"), errors: []int{404},
 		},
 		{
 			route: "GET /api/threads/{id}/files", id: "listThreadFiles", summary: "List the files of a thread",
@@ -231,12 +231,12 @@ var groups = []group{
 			route: "GET /api/agents/{id}/history", id: "getHistory", summary: "Read the history of an agent, the oldest first",
 			text:    "Answers are in one piece here. A page may have a few more entries than its limit: those of one event stay together.",
 			query:   []parameter{pageOf(50, 500), turnPage, {"newest", boolean, "the last entries instead; takes no cursor"}},
-			answers: one(200, "HistoryPage"), errors: []int{400},
+			answers: one(200, "HistoryPage"),
 		},
 		{
 			route: "GET /api/stats/usage", id: "getUsage", summary: "Sum up tokens",
 			query:   []parameter{ofAgent, ofThread, {"since", moment, ""}, {"until", moment, ""}},
-			answers: one(200, "UsageTotal"), errors: []int{400},
+			answers: one(200, "UsageTotal"),
 		},
 	}},
 	{"Bindings", "What is written in a channel of a frontend goes to the agent that the channel is bound to.", []operation{
@@ -261,7 +261,7 @@ var groups = []group{
 		{
 			route: "DELETE /api/bindings", id: "unbind", summary: "Unbind a channel",
 			query:   []parameter{{"frontend!", str, ""}, {"channel_id!", str, ""}},
-			answers: done, errors: []int{400, 404},
+			answers: done, errors: []int{404},
 		},
 	}},
 	{"You", "Who a caller is, and how a browser or a new device gets in.", []operation{
@@ -276,11 +276,11 @@ var groups = []group{
 			route: "POST /api/link/request", id: "requestLink", summary: "Ask for a code for a new device",
 			text:   "A device that can may prove that it holds its key: it signs with it as it would over gRPC.",
 			header: []parameter{{"X-Ssh-Pubkey", str, ""}, {"X-Ssh-Timestamp", str, ""}, {"X-Ssh-Nonce", str, ""}, {"X-Ssh-Signature", str, ""}},
-			body:   body{json: "LinkRequest"}, answers: one(200, "LinkCode"), errors: []int{429}, plain: true,
+			body:   body{json: "LinkRequest"}, answers: one(200, "LinkCode"), errors: []int{429}, plain: []int{400},
 		},
 		{
 			route: "GET /api/link/status/{code}", id: "getLinkStatus", summary: "See what has become of a code",
-			answers: one(200, "LinkStatus"), errors: []int{404, 429}, plain: true,
+			answers: one(200, "LinkStatus"), errors: []int{404, 429}, plain: []int{404},
 		},
 		{
 			route: "POST /api/invites/accept", id: "acceptInvite", summary: "Accept an invite",
@@ -291,7 +291,7 @@ var groups = []group{
 	{"Administration", "Every change is one record of the audit log.", []operation{
 		{
 			route: "GET /api/admin/principals", id: "listPrincipals", summary: "List principals",
-			query: []parameter{{"type", str, "only of this type"}, {"status", str, "only with this status"}, pageOf(100, 500), turnPage}, answers: one(200, "Principals"), errors: []int{400},
+			query: []parameter{{"type", str, "only of this type"}, {"status", str, "only with this status"}, pageOf(100, 500), turnPage}, answers: one(200, "Principals"),
 		},
 		{
 			route: "POST /api/admin/principals", id: "createPrincipal", summary: "Create a principal, approved",
@@ -305,10 +305,10 @@ var groups = []group{
 		{route: "DELETE /api/admin/principals/{id}", id: "deletePrincipal", summary: "Delete a principal", answers: done, errors: []int{404, 409}},
 		{route: "POST /api/admin/principals/{id}/approve", id: "approvePrincipal", summary: "Let a principal in", answers: one(200, "Principal"), errors: []int{404}},
 		{route: "POST /api/admin/principals/{id}/revoke", id: "revokePrincipal", summary: "Shut a principal out", answers: one(200, "Principal"), errors: []int{404, 409}},
-		{route: "PUT /api/admin/principals/{id}/roles/{role}", id: "grantRole", summary: "Grant a role", answers: one(200, "Principal"), errors: []int{400, 404}},
-		{route: "DELETE /api/admin/principals/{id}/roles/{role}", id: "takeRole", summary: "Take a role away", answers: one(200, "Principal"), errors: []int{400, 404, 409}},
-		{route: "PUT /api/admin/principals/{id}/capabilities/{capability}", id: "grantCapability", summary: "Grant a capability", answers: one(200, "Principal"), errors: []int{400, 404}},
-		{route: "DELETE /api/admin/principals/{id}/capabilities/{capability}", id: "takeCapability", summary: "Take a capability away", answers: one(200, "Principal"), errors: []int{400, 404}},
+		{route: "PUT /api/admin/principals/{id}/roles/{role}", id: "grantRole", summary: "Grant a role", answers: one(200, "Principal"), errors: []int{404}},
+		{route: "DELETE /api/admin/principals/{id}/roles/{role}", id: "takeRole", summary: "Take a role away", answers: one(200, "Principal"), errors: []int{404, 409}},
+		{route: "PUT /api/admin/principals/{id}/capabilities/{capability}", id: "grantCapability", summary: "Grant a capability", answers: one(200, "Principal"), errors: []int{404}},
+		{route: "DELETE /api/admin/principals/{id}/capabilities/{capability}", id: "takeCapability", summary: "Take a capability away", answers: one(200, "Principal"), errors: []int{404}},
 		{route: "GET /api/admin/principals/{id}/keys", id: "listKeys", summary: "List the keys of a principal", answers: one(200, "Keys"), errors: []int{404}},
 		{
 			route: "POST /api/admin/principals/{id}/keys", id: "addKey", summary: "Add a key to a principal",
@@ -318,7 +318,7 @@ var groups = []group{
 
 		{
 			route: "GET /api/admin/tokens", id: "listTokens", summary: "List tokens, the newest first",
-			query: []parameter{{"principal_id", str, "only of this principal"}, pageOf(100, 500)}, answers: one(200, "Tokens"), errors: []int{400},
+			query: []parameter{{"principal_id", str, "only of this principal"}, pageOf(100, 500)}, answers: one(200, "Tokens"),
 		},
 		{
 			route: "POST /api/admin/tokens", id: "createToken", summary: "Issue a token",
@@ -335,7 +335,7 @@ var groups = []group{
 
 		{
 			route: "GET /api/admin/agents", id: "listOwnedAgents", summary: "List who owns which agent id",
-			query: []parameter{{"principal_id", str, "only of this principal"}, pageOf(100, 500), turnPage}, answers: one(200, "OwnedAgents"), errors: []int{400},
+			query: []parameter{{"principal_id", str, "only of this principal"}, pageOf(100, 500), turnPage}, answers: one(200, "OwnedAgents"),
 		},
 		{
 			route: "POST /api/admin/agents/{id}/transfer", id: "transferAgent", summary: "Give an agent id to a principal",
@@ -344,7 +344,7 @@ var groups = []group{
 		{route: "DELETE /api/admin/agents/{id}/ownership", id: "releaseAgent", summary: "Release an agent id", answers: done, errors: []int{404}},
 
 		{route: "GET /api/admin/secrets", id: "listSecrets", summary: "List secrets, without their values", answers: one(200, "Secrets")},
-		{route: "PUT /api/admin/secrets", id: "putSecret", summary: "Store a secret", body: body{json: "NewSecret"}, answers: one(200, "Secret")},
+		{route: "PUT /api/admin/secrets", id: "putSecret", summary: "Store a secret", body: body{json: "NewSecret"}, answers: one(200, "Secret"), errors: []int{409}},
 		{route: "DELETE /api/admin/secrets/{id}", id: "deleteSecret", summary: "Delete a secret", answers: done, errors: []int{404}},
 		{route: "GET /api/admin/secrets/{id}/value", id: "readSecret", summary: "Read the value of a secret", answers: one(200, "SecretValue"), errors: []int{404}},
 		{route: "POST /api/admin/secrets/rotate", id: "rotateSecrets", summary: "Seal all secrets with a new key", answers: one(200, "Rotated")},
@@ -366,7 +366,7 @@ var groups = []group{
 				{"after", number, "only records after this number, the oldest first"},
 				pageOf(100, 500),
 			},
-			answers: one(200, "AuditPage"), errors: []int{400},
+			answers: one(200, "AuditPage"),
 		},
 		{route: "GET /api/admin/audit/verify", id: "verifyAudit", summary: "Check that the audit log is as it was written", answers: one(200, "AuditCheck")},
 		{
