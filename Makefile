@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run build test verify lint proto generate bench fuzz
+.PHONY: help run build test browser verify lint proto generate bench fuzz
 
 GO ?= go
 
@@ -12,7 +12,9 @@ generated := 'proto/coven/*.pb.go'
 # The race detector needs a C compiler, which nothing else here does.
 race := $(if $(shell command -v $$($(GO) env CC)),-race)
 
-sources := $(wildcard cmd examples internal proto sdk web)
+chromium := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+sources := $(wildcard cmd e2e examples internal proto sdk web)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,12 +29,19 @@ test: ## run go vet and all tests
 	$(GO) vet ./...
 	$(if $(race),,@echo 'no C compiler: testing without the race detector')
 	$(GO) test $(race) ./...
+	$(MAKE) --no-print-directory browser
+
+browser: ## run the tests that need a browser; installs Chromium where apt can
+	$(if $(chromium),,@{ apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 || \
+		echo 'no Chromium, and it cannot be installed: the tests with a browser are skipped')
+	cd e2e && $(GO) vet ./... && $(GO) test ./...
 
 verify: generate ## check that generated code, go.mod and formatting are up to date
 	git diff --exit-code -- $(generated)
 	@new=$$(git ls-files --others --exclude-standard -- $(generated)); \
 		if [ -n "$$new" ]; then echo "generated, but not known to git:"; echo "$$new"; exit 1; fi
 	$(GO) mod tidy -diff
+	cd e2e && $(GO) mod tidy -diff
 	@bad=$$(gofmt -l $(sources)); \
 		if [ -n "$$bad" ]; then echo "not formatted:"; echo "$$bad"; exit 1; fi
 
