@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -86,6 +87,51 @@ func threadsCommand(a *app) *cobra.Command {
 		}
 		return listAll(cmd, nil)
 	}
+	cmd.AddCommand(deleteThread(a))
+	return cmd
+}
+
+func deleteThread(a *app) *cobra.Command {
+	var yes bool
+	cmd := help{
+		use: "delete THREAD", short: "Remove a thread with everything that was said in it", aliases: []string{"rm", "remove"},
+		long:    "Remove a thread with everything that was said in it, and its files. It cannot be had back.\nWithout --yes you are asked first, with its title.",
+		example: "coven-admin threads delete $THREAD",
+	}.command(func(cmd *cobra.Command, args []string) error {
+		path := fill("/api/threads/{0}", args)
+		if !yes {
+			answer, err := a.ask(cmd.Context(), http.MethodGet, path, nil)
+			if err != nil {
+				return err
+			}
+			var t struct {
+				Title string
+				Agent string `json:"agent_id"`
+				Turns int
+			}
+			if err := json.Unmarshal(answer, &t); err != nil {
+				return fmt.Errorf("unexpected answer: %w", err)
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "Delete %q, %d turns with %s? [y/N] ", strings.Map(harmless, t.Title), t.Turns, t.Agent)
+			said, err := (&lines{in: cmd.InOrStdin()}).next(cmd.Context())
+			if err != nil && !errors.Is(err, io.EOF) {
+				return err
+			}
+			switch strings.ToLower(strings.TrimSpace(said)) {
+			case "y", "yes":
+			default:
+				return errors.New("not deleted")
+			}
+		}
+		if _, err := a.read(cmd.Context(), http.MethodDelete, path, nil); err != nil { // it takes as long as there is much
+			return err
+		}
+		if !a.json {
+			fmt.Fprintln(cmd.OutOrStdout(), "deleted")
+		}
+		return nil
+	})
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
 }
 

@@ -59,6 +59,7 @@ func (a *API) history(w http.ResponseWriter, r *http.Request) error {
 		if q.After, err = fromCursor(c); err != nil {
 			return err
 		}
+		q.Removed = true
 	}
 	page, err := a.Conversations.History(r.Context(), q)
 	if err != nil {

@@ -110,6 +110,7 @@ func (a *API) routes() []route {
 		{"GET /api/threads", a.listThreads},
 		{"GET /api/threads/{id}", a.thread},
 		{"PATCH /api/threads/{id}", a.editThread},
+		{"DELETE /api/threads/{id}", a.deleteThread},
 		{"GET /api/threads/{id}/export", a.exportThread},
 		{"GET /api/threads/{id}/messages", a.threadMessages},
 		{"GET /api/threads/{id}/usage", a.threadUsage},

@@ -114,7 +114,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, reader *conversatio
 				return err
 			}
 			s.Event(e.Seq, name, data)
-			if _, ok := e.Body.(conversation.Ended); ok && toEnd {
+			if toEnd && ends(e.Body) {
 				over = true
 				break
 			}
@@ -148,4 +148,13 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, reader *conversatio
 			return orGone(r.Context(), r.Context().Err())
 		}
 	}
+}
+
+// ends reports whether an event is the last one that there will be of a turn.
+func ends(b conversation.Body) bool {
+	switch b.(type) {
+	case conversation.Ended, conversation.Removed:
+		return true
+	}
+	return false
 }

@@ -141,6 +141,8 @@ func (a *API) whole(w http.ResponseWriter, r *http.Request, t conversation.Turn,
 		for _, e := range evs {
 			switch b := e.Body.(type) {
 			case conversation.Message:
+			case conversation.Removed:
+				return fault.New(fault.Removed, "the turn %s was removed", t.ID)
 			case conversation.Text:
 				answer.WriteString(b.Text)
 				size += len(b.Text)

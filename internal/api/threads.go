@@ -71,6 +71,15 @@ func (a *API) editThread(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, threadFields(t))
 }
 
+// deleteThread removes a thread with everything that was said in it.
+func (a *API) deleteThread(w http.ResponseWriter, r *http.Request) error {
+	if err := a.Conversations.DeleteThread(r.Context(), r.PathValue("id")); err != nil {
+		return orGone(r.Context(), err)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 func (a *API) thread(w http.ResponseWriter, r *http.Request) error {
 	t, err := a.Conversations.Thread(r.Context(), r.PathValue("id"))
 	if err != nil {
@@ -183,6 +192,9 @@ func (a *API) threadFiles(w http.ResponseWriter, r *http.Request) error {
 	for i, x := range found {
 		f := fileFields(x.File)
 		f["request_id"], f["seq"], f["created_at"] = x.TurnID, x.Seq, stamp(x.At)
+		if !x.ExpiredAt.IsZero() {
+			f["expired_at"] = stamp(x.ExpiredAt)
+		}
 		list[i] = f
 	}
 	out["files"] = list

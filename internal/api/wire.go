@@ -38,7 +38,11 @@ func (e *encoder) encode(ev conversation.Event) (name string, data []byte, err e
 		return "thinking", e.increment(ev, "thinking", b.Text), nil
 	}
 	name, payload := e.payload(ev)
-	if e.form == objectForm {
+	switch {
+	case e.form != objectForm:
+	case ev.TurnID == "": // something that was removed: it belongs to no turn, and to no time
+		payload["type"] = name
+	default:
 		payload["seq"] = ev.Seq
 		payload["type"] = name
 		payload["request_id"] = ev.TurnID
@@ -129,6 +133,10 @@ func (e *encoder) payload(ev conversation.Event) (string, fields) {
 		default:
 			return "error", fields{"error": b.Cause, "recoverable": b.State == conversation.Interrupted}
 		}
+	case conversation.Removed:
+		return "removed", fields{"first_seq": ev.First, "seq": ev.Seq}
+	case conversation.ThreadDeleted:
+		return "thread_deleted", fields{"thread_id": b.ThreadID}
 	}
 	return "unknown", fields{}
 }

@@ -24,6 +24,7 @@ type Objects int
 const (
 	NoObject Objects = iota // nobody's, or everybody's
 	OwnOnly                 // the caller's own turns, and those of agents that it owns; an admin's are all
+	OwnAlone                // what belongs to the caller's own turns and to nobody else's; an admin's are all
 	Managed                 // principals of no higher rank than the caller
 )
 
@@ -106,6 +107,7 @@ var Routes = map[string]Rule{
 	"GET /api/search":                       {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads":                      {AnyCaller, ScopeRead, OwnOnly},
 	"PATCH /api/threads/{id}":               {AnyCaller, ScopeSend, OwnOnly},
+	"DELETE /api/threads/{id}":              {AnyCaller, ScopeSend, OwnAlone},
 	"GET /api/threads/{id}/export":          {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads/{id}":                 {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads/{id}/messages":        {AnyCaller, ScopeRead, OwnOnly},

@@ -105,6 +105,7 @@ func (s service) GetEvents(ctx context.Context, r *pb.GetEventsRequest) (*pb.Get
 		if q.After, err = s.conversations.Position(ctx, q.AgentID, r.GetCursor()); err != nil {
 			return nil, fault.Wrap(err, fault.Invalid, "cursor must be the next_cursor of an earlier answer")
 		}
+		q.Removed = true
 	case q.Since.IsZero() && q.Until.IsZero():
 		q.Newest = true
 	}

@@ -77,10 +77,28 @@ type renderer struct {
 	endedInReplay map[string]bool                  // by turn
 }
 
-// render returns the messages that an event is, in order: of a turn that goes on its typed
-// payloads, and behind its end the record of the answer; of a turn that had ended when the stream
-// began, its history.
+// render returns the messages that an event is, in order.
 func (r *renderer) render(ctx context.Context, e conversation.Event) ([]*pb.ClientStreamEvent, error) {
+	msgs, err := r.shown(ctx, e)
+	if fault.CodeOf(err) == fault.NotFound { // its turn was removed since it was read
+		return r.history(ctx, conversation.Event{First: e.First, Seq: e.Seq, Body: conversation.Removed{}})
+	}
+	return msgs, err
+}
+
+// shown is render of an event whose turn is still there: of a turn that goes on its typed payloads, and
+// behind its end the record of the answer; of a turn that had ended when the stream began, its history.
+// What was removed is an entry of a type of its own, which existing clients pass over (grpc.md 6.4).
+func (r *renderer) shown(ctx context.Context, e conversation.Event) ([]*pb.ClientStreamEvent, error) {
+	switch b := e.Body.(type) {
+	case conversation.Removed:
+		return r.history(ctx, e)
+	case conversation.ThreadDeleted:
+		now := stamp(time.Now())
+		return []*pb.ClientStreamEvent{{ConversationKey: r.key, Timestamp: now, Payload: &pb.ClientStreamEvent_Event{Event: &pb.Event{
+			ConversationKey: r.key, Direction: "outbound_from_agent", Author: "system", Timestamp: now, Type: "thread_deleted", Text: &b.ThreadID,
+		}}}}, nil
+	}
 	if e.Seq <= r.replayed {
 		ended, known := r.endedInReplay[e.TurnID]
 		if !known {

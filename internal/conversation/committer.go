@@ -48,10 +48,34 @@ type committer struct {
 	stopped    chan struct{}          // closed when run returns
 }
 
-// work is something to commit: what a turn has gathered, or the beginning of one.
+// work is something to commit: what a turn has gathered, the beginning of one, or a removal.
 type work struct {
 	turn  *liveTurn
 	begin *beginning
+	prune *pruning
+}
+
+func (w work) what() string {
+	if w.prune != nil {
+		return "removal"
+	}
+	return "message"
+}
+
+// finish says to whoever waits for something that it has failed, unless err is nil, or is committed.
+func (w work) finish(err error) {
+	switch {
+	case w.begin != nil:
+		if err != nil {
+			w.begin.err = err
+		}
+		close(w.begin.ready)
+	case w.prune != nil:
+		if err != nil {
+			w.prune.removals, w.prune.err = nil, err
+		}
+		close(w.prune.ready)
+	}
 }
 
 // A beginning is a message on its way into the log. Its sender waits for ready.
@@ -90,16 +114,24 @@ func (c *committer) post(t *liveTurn) {
 // begin commits a message and returns when it is durable. The caller bounds how many wait.
 func (c *committer) begin(b *beginning) error {
 	b.ready = make(chan struct{})
+	if !c.enqueue(work{begin: b}) {
+		return errShuttingDown
+	}
+	<-b.ready // a commit is under way or next: this is not abandoned half-way
+	return b.err
+}
+
+// enqueue queues something that somebody waits for, unless the committer is closed.
+func (c *committer) enqueue(w work) bool {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
-		return errShuttingDown
+		return false
 	}
-	c.queue = append(c.queue, work{begin: b})
+	c.queue = append(c.queue, w)
 	c.mu.Unlock()
 	c.poke()
-	<-b.ready // a commit is under way or next: this is not abandoned half-way
-	return b.err
+	return true
 }
 
 func (c *committer) poke() {
@@ -164,10 +196,7 @@ func (c *committer) abandon() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, w := range c.queue {
-		if w.begin != nil {
-			w.begin.err = errShuttingDown
-			close(w.begin.ready)
-		}
+		w.finish(errShuttingDown)
 	}
 	c.queue = nil
 }
@@ -214,9 +243,12 @@ func (c *committer) commit(batch []work) error {
 		cm.tx = tx
 		for _, w := range batch {
 			var err error
-			if w.begin != nil {
+			switch {
+			case w.begin != nil:
 				err = cm.begin(w.begin)
-			} else {
+			case w.prune != nil:
+				err = cm.prune(w.prune)
+			default:
 				err = cm.drain(w.turn)
 			}
 			if err != nil {
@@ -244,11 +276,10 @@ func (c *committer) commit(batch []work) error {
 		c.metrics.Bytes.Add(float64(cm.bytes))
 	}
 	for _, w := range batch {
-		if b := w.begin; b != nil {
-			if err != nil {
-				b.err = fault.Wrap(err, fault.Unavailable, "the message could not be stored")
-			}
-			close(b.ready)
+		if err == nil {
+			w.finish(nil)
+		} else {
+			w.finish(fault.Wrap(err, fault.Unavailable, "the %s could not be stored", w.what()))
 		}
 	}
 	return err
@@ -454,17 +485,26 @@ func (cm *commit) save(t *liveTurn) {
 
 // persisted reports whether a commit took effect although it was reported to have failed, as may
 // happen when the disk fails at the worst moment. It has no other writer to fear: if any event of
-// the commit is there, all of it is.
+// the commit is there, or one that it removed is not, all of it happened.
 func (cm *commit) persisted() bool {
 	for f, ch := range cm.changes {
 		before, _ := f.snapshot()
-		if len(ch.events) == 0 || ch.conv.ID == 0 {
+		removed := ch.removed()
+		if len(ch.events) == 0 && removed == 0 || ch.conv.ID == 0 {
 			continue
 		}
 		for wait := retryFirst; ; wait = min(2*wait, retryMost) {
-			newest, err := cm.c.log.Newest(context.Background(), ch.conv.ID)
+			var done bool
+			var err error
+			if removed > 0 {
+				done, err = cm.c.log.Pruned(context.Background(), ch.conv.ID, removed)
+			} else {
+				var newest int64
+				newest, err = cm.c.log.Newest(context.Background(), ch.conv.ID)
+				done = newest > before.Head
+			}
 			if err == nil {
-				return newest > before.Head
+				return done
 			}
 			cm.c.failure.Store(&err)
 			if cm.c.isClosed() {
@@ -502,9 +542,15 @@ func (cm *commit) undo(batch []work) {
 func (cm *commit) publish() {
 	for f, ch := range cm.changes {
 		f.publish(ch)
+		cm.c.metrics.removed(ch.removals)
 	}
 	for _, tk := range cm.takens {
 		tk.turn.committed(tk.size)
+		for _, it := range tk.items {
+			if f, ok := it.body.(FileSent); ok {
+				tk.turn.service.releaseFiles(f.File)
+			}
+		}
 		if tk.ended != "" {
 			tk.turn.service.retire(tk.turn, tk.ended)
 		}

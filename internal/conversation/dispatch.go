@@ -3,6 +3,7 @@ package conversation
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // ErrAgentGone is the answer of a Dispatcher whose agent is not connected, or not any more.
@@ -47,6 +48,12 @@ type Call interface {
 // Files keeps the content of files.
 type Files interface {
 	// Put stores data durably under the hex SHA-256 it returns. Storing the same data twice keeps
-	// it once.
+	// it once. Until Release is called, once for each Put that succeeded, Remove leaves it alone.
 	Put(ctx context.Context, data []byte) (sha256 string, err error)
+	Release(sha256 string)
+	// Remove removes a content unless used says that it is needed. It reports false when it has to
+	// be tried again later: the content is being stored, or a backup is being made.
+	Remove(sha256 string, used func() (bool, error)) (settled bool, removed int64, err error)
+	// Strays calls each with everything that was stored before a time.
+	Strays(before time.Time, each func(sha256 string) error) error
 }

@@ -163,6 +163,17 @@ type Ended struct {
 	SameText bool   `json:"same_text,omitempty"`
 }
 
+// Removed stands where events were, First to Seq, that were removed before the reader had them. It is
+// not stored. Of a reader of a turn it says that the turn is gone, of one of a thread that there may have
+// been events of it.
+type Removed struct{}
+
+// ThreadDeleted says that a thread was deleted while the reader followed it. It is not stored and has
+// no number. ThreadID is "" for one who has missed some: more were deleted than those that follow.
+type ThreadDeleted struct{ ThreadID string }
+
+func (Removed) kind() Kind         { return 0 }
+func (ThreadDeleted) kind() Kind   { return 0 }
 func (Message) kind() Kind         { return KindMessage }
 func (Text) kind() Kind            { return KindText }
 func (Thinking) kind() Kind        { return KindThinking }

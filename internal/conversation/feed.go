@@ -47,6 +47,18 @@ type change struct {
 	events []Event
 	open   map[string]run // committed parts of blocks that are open now
 	closed []string       // turns that closed a block
+
+	removals []Removal
+}
+
+// removed is the number of an event that the commit removes, 0 if it removes none.
+func (c *change) removed() int64 {
+	for _, r := range c.removals {
+		if n := r.newest(); n > 0 {
+			return n
+		}
+	}
+	return 0
 }
 
 // publish makes a commit visible and wakes the readers it concerns.
@@ -63,6 +75,9 @@ func (f *feed) publish(c *change) {
 		f.tailSize += sizeOf(e)
 	}
 	f.trim()
+	if len(c.removals) > 0 {
+		f.remove(c.removals)
+	}
 	for r := range f.readers {
 		if slices.ContainsFunc(c.events, r.filter.match) {
 			r.poke()
@@ -125,6 +140,7 @@ func (f *feed) recent(pos int64, filter Filter, limit int) (evs []Event, complet
 		if len(evs) == limit || size > maxReadBytes {
 			return evs, evs[len(evs)-1].Seq, true
 		}
+		e.First = max(e.First, pos+1) // of what was removed the reader may have had a part
 		evs = append(evs, e)
 		size += sizeOf(e)
 	}

@@ -145,7 +145,7 @@ func (f *Follower) Poll(ctx context.Context) (evs []Event, more bool, err error)
 		return nil, false, err
 	}
 	for _, e := range read {
-		if f.begun == nil || e.Seq > f.from || f.begun[e.TurnID] {
+		if f.begun == nil || e.Seq > f.from || e.Seq == 0 || f.begun[e.TurnID] {
 			evs = append(evs, e)
 		}
 	}

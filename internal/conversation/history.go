@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -41,6 +42,7 @@ const (
 	EntryToolResult EntryType = "tool_result"
 	EntrySystem     EntryType = "system"
 	EntryError      EntryType = "error"
+	EntryRemoved    EntryType = "removed" // events that were removed; only where HistoryQuery.Removed asks for it
 )
 
 var entryKinds = []Kind{KindMessage, KindToolCall, KindToolResult, KindFile, KindTrouble, KindEnded}
@@ -54,6 +56,7 @@ type HistoryQuery struct {
 	Since    time.Time // unless zero: only entries at this time or later
 	Until    time.Time // unless zero: only entries at this time or earlier
 	Limit    int
+	Removed  bool // tell what was removed behind After; not with Newest, Since or Until
 }
 
 // A HistoryPage is a part of the history in ascending order.
@@ -98,7 +101,7 @@ func (s *Service) History(ctx context.Context, q HistoryQuery) (HistoryPage, err
 	}
 	page, err := s.log.Records(ctx, Query{
 		Conversation: conv.ID, Thread: q.ThreadID, Principal: whose, After: q.After, Until: conv.Head,
-		Limit: q.Limit, Backward: q.Newest, Only: entryKinds, Since: q.Since, UntilTime: q.Until,
+		Limit: q.Limit, Backward: q.Newest, Only: entryKinds, Since: q.Since, UntilTime: q.Until, Removed: q.Removed && !q.Newest && q.Since.IsZero() && q.Until.IsZero(),
 	})
 	if err != nil {
 		return HistoryPage{}, err
@@ -109,12 +112,30 @@ func (s *Service) History(ctx context.Context, q HistoryQuery) (HistoryPage, err
 	h := HistoryPage{More: page.More, Next: page.Complete}
 	for _, rec := range page.Records {
 		es, err := s.entries(ctx, conv, q.AgentID, rec)
+		if fault.CodeOf(err) == fault.NotFound {
+			return s.History(ctx, q) // its turn was removed since the page was read
+		}
 		if err != nil {
 			return HistoryPage{}, err
 		}
 		h.Entries = append(h.Entries, es...)
 	}
+	for _, r := range page.Removed {
+		h.Entries = append(h.Entries, RemovedEntry(conv, q.AgentID, Event{First: r.First, Seq: r.Last}))
+	}
+	if len(page.Removed) > 0 {
+		slices.SortStableFunc(h.Entries, func(a, b Entry) int { return cmp.Compare(a.Seq, b.Seq) })
+	}
 	return h, nil
+}
+
+// RemovedEntry is what a Removed event is in the history of an agent.
+func RemovedEntry(conv Conversation, agentID string, ev Event) Entry {
+	text := fmt.Sprintf("events %d to %d were removed", ev.First, ev.Seq)
+	if ev.First == ev.Seq {
+		text = fmt.Sprintf("event %d was removed", ev.Seq)
+	}
+	return Entry{ID: conv.EventID(ev.Seq), Seq: ev.Seq, AgentID: agentID, Author: "system", Type: EntryRemoved, Text: text, At: time.Now().UTC()}
 }
 
 // entries turns a record into what existing clients call history.
@@ -128,12 +149,16 @@ func (s *Service) entries(ctx context.Context, conv Conversation, agentID string
 
 // Entries returns what an event of an agent's conversation is in its history; nothing for most.
 func (s *Service) Entries(ctx context.Context, agentID string, ev Event) ([]Entry, error) {
-	if !slices.Contains(entryKinds, ev.Body.kind()) {
+	removed := ev.Body == Removed{}
+	if !removed && !slices.Contains(entryKinds, ev.Body.kind()) {
 		return nil, nil
 	}
 	conv, err := s.log.Conversation(ctx, agentID)
 	if err != nil {
 		return nil, err
+	}
+	if removed {
+		return []Entry{RemovedEntry(conv, agentID, ev)}, nil
 	}
 	return s.entriesOf(ctx, conv, agentID, ev)
 }
@@ -229,6 +254,7 @@ func (s *Service) Events(ctx context.Context, agentID string, f Filter, after in
 		if len(evs) == 0 {
 			break
 		}
+		evs = slices.DeleteFunc(evs, func(e Event) bool { return e.Seq == 0 }) // what a live reader is told
 		for _, e := range evs {
 			size += sizeOf(e)
 		}
@@ -283,7 +309,8 @@ func (s *Service) UsageTotal(ctx context.Context, f UsageFilter) (UsageTotal, er
 	return s.log.UsageTotal(ctx, f)
 }
 
-// File returns what is known of a stored file, or a NotFound fault.
+// File returns what is known of a stored file, a NotFound fault, or a Removed fault where its content is
+// not kept any more.
 func (s *Service) File(ctx context.Context, id string) (File, error) {
 	f, err := s.log.File(ctx, id)
 	if err != nil {
@@ -291,6 +318,9 @@ func (s *Service) File(ctx context.Context, id string) (File, error) {
 	}
 	if _, err := s.readTurn(ctx, f.TurnID); err != nil {
 		return File{}, fault.Wrap(err, fault.CodeOf(err), "no file %q", id)
+	}
+	if !f.ExpiredAt.IsZero() {
+		return File{}, f.explain()
 	}
 	return f.File, nil
 }

@@ -3,9 +3,11 @@ package conversation
 import (
 	"context"
 	"time"
+
+	"coven-gateway/internal/auth"
 )
 
-// A Log keeps conversations for ever.
+// A Log keeps conversations until somebody removes something of them.
 type Log interface {
 	// Commit runs write inside one transaction. When it returns nil, all that write did is
 	// durable; on an error nothing of it happened. write may be run after other callers'
@@ -20,7 +22,7 @@ type Log interface {
 	Newest(ctx context.Context, conversation int64) (int64, error)
 	// Records returns what q asks for, in order.
 	Records(ctx context.Context, q Query) (Page, error)
-	// Answer returns the concatenated text events of a turn.
+	// Answer returns the concatenated text events of a turn, or a NotFound fault.
 	Answer(ctx context.Context, turnID string) (string, error)
 	// Unfinished returns what a gateway that died has left open. It is called before anything is
 	// committed.
@@ -50,6 +52,27 @@ type Log interface {
 	File(ctx context.Context, id string) (ThreadFile, error)
 	// Files returns the files of a thread in order; of one principal's turns unless it is "".
 	Files(ctx context.Context, threadID, principalID string, limit int) ([]ThreadFile, error)
+
+	// TurnsOf returns the ids of turns of a thread, the oldest first.
+	TurnsOf(ctx context.Context, threadID string, limit int) ([]string, error)
+	// Doomed returns the threads whose deletion has begun.
+	Doomed(ctx context.Context) ([]Thread, error)
+	// Pruned reports whether the event with a number was removed.
+	Pruned(ctx context.Context, conversation, seq int64) (bool, error)
+	// Outdated returns ended turns that are to be removed, the first ones to have ended first: those
+	// that ended before a time and, unless keep is 0, as many more as it takes until the rest has no
+	// more than keep bytes.
+	Outdated(ctx context.Context, before time.Time, keep int64, limit int) ([]OutdatedTurn, error)
+	// HasRun reports whether there is something for Tx.TakeRun.
+	HasRun(ctx context.Context) (bool, error)
+	// FileBytes is how much the contents have that files refer to, each counted once.
+	FileBytes(ctx context.Context) (int64, error)
+	// OldFiles returns files that have their content, the oldest first.
+	OldFiles(ctx context.Context, limit int) ([]OldFile, error)
+	// ContentUsed reports whether a file refers to a content.
+	ContentUsed(ctx context.Context, sha256 string) (bool, error)
+	// Orphans returns contents to which, perhaps, no file refers any more.
+	Orphans(ctx context.Context, after int64, limit int) ([]Orphan, error)
 }
 
 // A Tx is an open transaction of the log. Only the committer holds one.
@@ -72,6 +95,25 @@ type Tx interface {
 	AddUsage(ref Ref, seq int64, at time.Time, u Usage) error
 	// AddFile stores a file that belongs to event seq of its turn.
 	AddFile(ref Ref, seq int64, at time.Time, f File) error
+
+	// Doom begins the deletion of a thread: from now on nobody sees it and no turn begins in it. Its
+	// turns are left to Prune. Faults (NotFound, Forbidden, Conflict) leave the transaction as it was.
+	Doom(d Deletion) error
+	// Prune removes at most most rows of an ended turn from its beginning, what belongs to them, the
+	// turn with the last of them, and the thread with the last of its turns. Faults (NotFound,
+	// Conflict when the turn is open) leave the transaction as it was.
+	Prune(turnID string, most int) (Removal, error)
+	// Expire notes that the content of a file is gone, and returns how many bytes are not needed any
+	// more because of that.
+	Expire(fileID string, at time.Time) (freed int64, err error)
+	// DropOrphans forgets orphans by their keys.
+	DropOrphans(keys []int64) error
+	// AddRun adds to what the run of retention has removed.
+	AddRun(r Run) error
+	// TakeRun returns what the run has removed and forgets it; the zero value if there is nothing.
+	TakeRun() (Run, error)
+	// Audit writes a record into the audit log.
+	Audit(r auth.AuditRecord) error
 }
 
 // A Ref is what the store calls a turn, its thread and its conversation.
@@ -134,12 +176,14 @@ type Query struct {
 	Backward         bool      // the newest first
 	Only             []Kind    // only these kinds; nil for all
 	Since, UntilTime time.Time // unless zero: only records taken in at these times or between them
+	Removed          bool      // tell what was removed, too; not with Backward
 }
 
 // A Page is a part of the answer to a Query. It may end early: it holds everything that was asked
 // for up to Complete (with Backward: down to Complete).
 type Page struct {
 	Records  []Record
+	Removed  []Range // of the numbers behind After and up to Complete, those that were removed; of a thread, those that may have been its own
 	Complete int64
 	More     bool
 }
@@ -179,9 +223,10 @@ type UsageTotal struct {
 // A ThreadFile is a stored file and where it came from.
 type ThreadFile struct {
 	File
-	TurnID string
-	Seq    int64
-	At     time.Time
+	TurnID    string
+	Seq       int64
+	At        time.Time
+	ExpiredAt time.Time // when its content was removed; zero while it is there
 }
 
 // Unfinished is what a gateway that died left behind.

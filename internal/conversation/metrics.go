@@ -16,6 +16,13 @@ type Metrics struct {
 	CommitFailures    prometheus.Counter
 	CommitQueue       prometheus.Gauge
 	Readers           prometheus.Gauge
+	PrunedTurns       prometheus.Counter
+	PrunedEvents      prometheus.Counter
+	PrunedBytes       prometheus.Counter
+	ExpiredFiles      prometheus.Counter
+	RemovedContents   prometheus.Counter
+	RemovedFileBytes  prometheus.Counter
+	LastRun           prometheus.Gauge
 }
 
 // NewMetrics registers the figures of this package.
@@ -33,9 +40,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		CommitFailures:    prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_commit_failures_total", Help: "Commits that failed and were tried again or reported."}),
 		CommitQueue:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_commit_queue", Help: "Turns and messages that wait for the commit after the next."}),
 		Readers:           prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_readers", Help: "Readers that follow a conversation."}),
+		PrunedTurns:       prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_pruned_turns_total", Help: "Turns removed, by deletion or retention."}),
+		PrunedEvents:      prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_pruned_events_total", Help: "Events removed, text increments included."}),
+		PrunedBytes:       prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_pruned_event_bytes_total", Help: "Bytes of removed events."}),
+		ExpiredFiles:      prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_expired_files_total", Help: "Files whose content retention has given up."}),
+		RemovedContents:   prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_removed_contents_total", Help: "Contents of files removed from the disk."}),
+		RemovedFileBytes:  prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_removed_content_bytes_total", Help: "Bytes of contents of files removed from the disk."}),
+		LastRun:           prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_retention_last_run_timestamp_seconds", Help: "When retention was last applied; 0 if it was not yet."}),
 	}
 	reg.MustRegister(m.Turns, m.TurnsEnded, m.TurnsOpen, m.TurnSeconds, m.FirstEventSeconds, m.Events, m.Bytes,
-		m.CommitEvents, m.CommitSeconds, m.CommitFailures, m.CommitQueue, m.Readers)
+		m.CommitEvents, m.CommitSeconds, m.CommitFailures, m.CommitQueue, m.Readers,
+		m.PrunedTurns, m.PrunedEvents, m.PrunedBytes, m.ExpiredFiles, m.RemovedContents, m.RemovedFileBytes, m.LastRun)
 	for _, s := range []TurnState{Done, Failed, Cancelled, Interrupted} {
 		m.TurnsEnded.WithLabelValues(string(s))
 	}

@@ -85,16 +85,21 @@ func (c *call) Retire() {}
 // done although the caller is told that it failed.
 type brittle struct {
 	conversation.Log
-	mu   sync.Mutex
-	fail string        // "", "not done", "done"
-	dead bool          // the process has died: nothing is committed any more
-	hold chan struct{} // commits wait until it is closed; nil for no waiting
+	mu    sync.Mutex
+	fail  string        // "", "not done", "done"
+	dead  bool          // the process has died: nothing is committed any more
+	dieIn int           // commits; 0 for never
+	hold  chan struct{} // commits wait until it is closed; nil for no waiting
 }
 
 var errBroken = errors.New("broken on purpose")
 
 func (b *brittle) Commit(ctx context.Context, write func(conversation.Tx) error) error {
 	b.mu.Lock()
+	if b.dieIn > 0 {
+		b.dieIn--
+		b.dead = b.dieIn == 0
+	}
 	fail, dead := b.fail, b.dead
 	b.fail = ""
 	hold := b.hold
@@ -135,7 +140,7 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.log = &brittle{Log: w.db.Log()}
+	w.log = &brittle{Log: w.db.Log(func(auth.Tx, auth.AuditRecord) error { return nil })}
 	w.agents = newAgents()
 	w.service, err = conversation.New(context.Background(), conversation.Options{
 		Log: w.log, Dispatcher: w.agents, Files: store.OpenBlobs(filepath.Join(filepath.Dir(w.path), "files")),

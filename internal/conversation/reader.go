@@ -23,6 +23,9 @@ type Filter struct {
 }
 
 func (f Filter) match(e Event) bool {
+	if e.Body == (Removed{}) { // who reads a turn is told when it is gone, see Reader.tell
+		return f.TurnID == "" && (f.ThreadID == "" || f.ThreadID == e.ThreadID)
+	}
 	return (f.TurnID == "" || f.TurnID == e.TurnID) && (f.ThreadID == "" || f.ThreadID == e.ThreadID) &&
 		(f.principal == "" || f.principal == e.PrincipalID)
 }
@@ -39,11 +42,16 @@ type Reader struct {
 	until   int64         // of an ended turn its last number, else 0
 	ready   chan struct{} // capacity 1; a poke may be lost when one is pending already
 	pos     int64
+
+	// Guarded by feed.mu.
+	notices []Event // beside what follows the position
+	lost    int64   // of a turn that is gone its last number, else 0
 }
 
 // Reader returns a reader of what follows the event numbered after in the conversation of an
 // agent, as far as the caller may see it; 0 is the beginning. A position beyond the end is a
-// PositionLost fault. A reader of everybody's turns fails with a Forbidden fault when the caller may
+// PositionLost fault. Where events that follow the position were removed there is a Removed one in
+// their place. A reader of everybody's turns fails with a Forbidden fault when the caller may
 // not see them any more. It must be closed.
 func (s *Service) Reader(ctx context.Context, agentID string, f Filter, after int64) (*Reader, error) {
 	var err error
@@ -55,31 +63,37 @@ func (s *Service) Reader(ctx context.Context, agentID string, f Filter, after in
 		return nil, err
 	}
 	r.who = watcherOf(r.caller)
-	if f.TurnID != "" {
-		t, err := s.readTurn(ctx, f.TurnID)
+	if r.feed, err = s.acquire(ctx, agentID); err != nil {
+		return nil, err
+	}
+	s.metrics.Readers.Inc()
+	r.feed.attach(r) // before the turn is read: when it is removed behind that, the reader is told
+	if err := r.begin(ctx, after); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// begin checks the position and what the reader is about.
+func (r *Reader) begin(ctx context.Context, after int64) error {
+	if r.filter.TurnID != "" {
+		t, err := r.service.readTurn(ctx, r.filter.TurnID)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		r.own = t.PrincipalID == r.caller.ID
 		r.until = t.Last
 		r.pos = max(after, t.First-1)
 	}
 	if after < 0 {
-		return nil, fault.New(fault.Invalid, "after must not be negative")
+		return fault.New(fault.Invalid, "after must not be negative")
 	}
-	feed, err := s.acquire(ctx, agentID)
-	if err != nil {
-		return nil, err
-	}
-	if conv, _ := feed.snapshot(); after > conv.Head {
-		s.release(feed)
-		return nil, fault.New(fault.PositionLost,
+	if conv, _ := r.feed.snapshot(); after > conv.Head {
+		return fault.New(fault.PositionLost,
 			"position %d is ahead of the conversation, whose newest event is %d: it comes from another conversation or from a database that was restored", after, conv.Head)
 	}
-	r.feed = feed
-	feed.attach(r)
-	s.metrics.Readers.Inc()
-	return r, nil
+	return nil
 }
 
 // Close ends the reader.
@@ -144,6 +158,9 @@ func (r *Reader) take(ctx context.Context, limit int) ([]Event, error) {
 
 // find is take without a look at the caller's rights.
 func (r *Reader) find(ctx context.Context, limit int) ([]Event, error) {
+	if evs := r.feed.told(r); len(evs) > 0 {
+		return evs, nil
+	}
 	for {
 		evs, complete, ok := r.feed.recent(r.pos, r.filter, limit)
 		if !ok {
@@ -180,7 +197,7 @@ func (r *Reader) older(ctx context.Context, limit int) ([]Event, int64, error) {
 	if r.pos >= until {
 		return nil, conv.Head, nil
 	}
-	q := Query{Conversation: conv.ID, Thread: r.filter.ThreadID, Turn: r.filter.TurnID, Principal: r.filter.principal, After: r.pos, Until: until, Limit: limit}
+	q := Query{Conversation: conv.ID, Thread: r.filter.ThreadID, Turn: r.filter.TurnID, Principal: r.filter.principal, After: r.pos, Until: until, Limit: limit, Removed: r.filter.TurnID == ""}
 	evs, complete, err := r.service.read(ctx, q)
 	if err != nil {
 		return nil, 0, err
@@ -195,6 +212,7 @@ func (r *Reader) older(ctx context.Context, limit int) ([]Event, int64, error) {
 
 // read returns the unmerged events of a query and the number up to which they are complete.
 func (s *Service) read(ctx context.Context, q Query) ([]Event, int64, error) {
+again:
 	for {
 		page, err := s.log.Records(ctx, q)
 		if err != nil {
@@ -218,12 +236,15 @@ func (s *Service) read(ctx context.Context, q Query) ([]Event, int64, error) {
 				continue
 			}
 			e, err := s.event(ctx, rec)
+			if fault.CodeOf(err) == fault.NotFound {
+				continue again // its turn was removed since, which is to be told instead
+			}
 			if err != nil {
 				return nil, 0, err
 			}
 			evs = append(evs, e)
 		}
-		return evs, page.Complete, nil
+		return withRemoved(evs, page.Removed), page.Complete, nil
 	}
 }
 

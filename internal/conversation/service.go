@@ -31,7 +31,7 @@ const dispatchTimeout = 30 * time.Second
 
 var errShuttingDown = fault.New(fault.Unavailable, "the gateway is shutting down")
 
-// Options are what a Service needs. All fields are required.
+// Options are what a Service needs. All fields but Retention are required.
 type Options struct {
 	Log        Log
 	Dispatcher Dispatcher
@@ -48,6 +48,7 @@ type Options struct {
 	MaxMessage     int64         // bytes of text
 	MaxFile        int64         // bytes of one file
 	MaxFiles       int           // files of one message
+	Retention      Retention     // what is kept
 }
 
 // A Service is everything that can be done with conversations.
@@ -58,6 +59,8 @@ type Service struct {
 	logger     *slog.Logger
 	metrics    *Metrics
 	committer  *committer
+	keeper     *keeper
+	pruning    chan struct{} // capacity 1: full while somebody has something removed from a conversation
 
 	feedsMu sync.Mutex
 	feeds   map[string]*feed // by agent id; only those in use
@@ -84,11 +87,13 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		followers: make(map[string]map[*Follower]struct{}),
 		detached:  make(map[string][]*detached),
 		drained:   make(chan struct{}),
+		pruning:   make(chan struct{}, 1),
 	}
 	if err := s.recover(ctx); err != nil {
 		return nil, fmt.Errorf("end what the last run left open: %w", err)
 	}
 	s.committer = newCommitter(o.Log, o.Logger, o.Metrics)
+	s.keeper = newKeeper(s, o.Retention)
 	return s, nil
 }
 
@@ -165,6 +170,7 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 		return Turn{}, err
 	}
 	msg := Message{Sender: r.Sender, PrincipalID: p.ID, Text: r.Text}
+	defer func() { s.releaseFiles(msg.Files...) }()
 	for _, a := range r.Files {
 		stored, err := s.storeFile(ctx, a)
 		if err != nil {
@@ -342,6 +348,7 @@ const drainTimeout = 3 * time.Second
 
 // Close stops writing. Call it after Drain, when nothing uses the service any more.
 func (s *Service) Close() error {
+	s.keeper.close()
 	s.committer.close()
 	return nil
 }
@@ -486,7 +493,7 @@ func (s *Service) checkFile(f FileData) error {
 	return nil
 }
 
-// storeFile checks a file and stores its content.
+// storeFile checks a file and stores its content, which stays at least until it is released.
 func (s *Service) storeFile(ctx context.Context, f FileData) (File, error) {
 	if err := s.checkFile(f); err != nil {
 		return File{}, err

@@ -99,6 +99,7 @@ func (t *liveTurn) On(ctx context.Context, b Body) error {
 		t.mu.Lock()
 		if t.ending {
 			t.mu.Unlock()
+			t.discard(b)
 			return ErrTurnEnded
 		}
 		if t.size < maxPending {
@@ -108,6 +109,7 @@ func (t *liveTurn) On(ctx context.Context, b Body) error {
 		select {
 		case <-t.room:
 		case <-ctx.Done():
+			t.discard(b)
 			return context.Cause(ctx)
 		}
 	}
@@ -147,6 +149,13 @@ func (t *liveTurn) On(ctx context.Context, b Body) error {
 		t.push(item{body: b})
 	}
 	return nil
+}
+
+// discard lets go of what belongs to an event that is not recorded.
+func (t *liveTurn) discard(b Body) {
+	if f, ok := b.(FileSent); ok {
+		t.service.releaseFiles(f.File)
+	}
 }
 
 // Gone implements Sink.

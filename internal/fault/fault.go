@@ -26,6 +26,7 @@ const (
 	Exists          Code = "already_exists"
 	Conflict        Code = "conflict"
 	PositionLost    Code = "position_lost"
+	Removed         Code = "removed"
 	TooLarge        Code = "too_large"
 	Limited         Code = "rate_limited"
 	Unavailable     Code = "unavailable"

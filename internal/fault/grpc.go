@@ -17,6 +17,7 @@ var grpcCode = map[Code]codes.Code{
 	Exists:          codes.AlreadyExists,
 	Conflict:        codes.FailedPrecondition,
 	PositionLost:    codes.OutOfRange,
+	Removed:         codes.NotFound,
 	TooLarge:        codes.ResourceExhausted,
 	Limited:         codes.ResourceExhausted,
 	Unavailable:     codes.Unavailable,

@@ -14,6 +14,7 @@ var httpStatus = map[Code]int{
 	Exists:          http.StatusConflict,
 	Conflict:        http.StatusConflict,
 	PositionLost:    http.StatusGone,
+	Removed:         http.StatusGone,
 	TooLarge:        http.StatusRequestEntityTooLarge,
 	Limited:         http.StatusTooManyRequests,
 	Unavailable:     http.StatusServiceUnavailable,

@@ -45,6 +45,9 @@ func (g *Gateway) checkConversation(s *conversation.Service, agentID string) {
 				g.t.Errorf("conversation %s: after %d comes an event from %d to %d", agentID, pos, e.First, e.Seq)
 			}
 			pos = e.Seq
+			if _, ok := e.Body.(conversation.Removed); ok {
+				continue
+			}
 			if b, ok := e.Body.(conversation.Text); ok {
 				texts[e.TurnID] += b.Text
 			}

@@ -353,12 +353,17 @@ func (c *caller) want(r auth.Rule, rel relation) outcome {
 		return hidden
 	case rel == devices && len(c.Roles) == 0: // the device is a member
 		return hidden
+	case r.Objects == auth.OwnAlone && (rel == agents || rel == devices) && !c.is(auth.Admin, auth.Owner):
+		return forbidden
 	}
 	return allowed
 }
 
 // relations are those that a rule tells apart for a caller.
 func (c *caller) relations(r auth.Rule) []relation {
+	if r.Objects == auth.OwnAlone {
+		r.Objects = auth.OwnOnly
+	}
 	switch {
 	case r.Objects == auth.OwnOnly && c.stranger || r.Objects == auth.OwnOnly && c.Status == auth.Pending:
 		return []relation{others}
@@ -1076,6 +1081,12 @@ var routes = map[string]route{
 	}},
 	"PATCH /api/threads/{id}": {rule: sendsOwn, request: func(x *trial) request {
 		return request{path: "/api/threads/" + x.object().thread, body: `{"archived":false}`}
+	}},
+	"DELETE /api/threads/{id}": {rule: auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeSend, Objects: auth.OwnAlone}, request: func(x *trial) request {
+		if x.want == allowed {
+			return request{path: "/api/threads/" + x.begin(x.caller, x.rel, false).thread}
+		}
+		return request{path: "/api/threads/" + x.object().thread}
 	}},
 	"GET /api/threads/{id}/export": {rule: readsOwn, request: func(x *trial) request {
 		return request{path: "/api/threads/" + x.object().thread + "/export"}

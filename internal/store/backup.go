@@ -28,6 +28,7 @@ type Place struct {
 const (
 	databaseName = "gateway.db"
 	filesName    = "files"
+	backupLock   = ".lock" // appended to filesName: held while contents must stay
 	manifestName = "manifest.json"
 )
 
@@ -72,8 +73,8 @@ func (m Manifest) Size() int64 {
 
 // Backup copies what a gateway keeps into the folder target, which must not exist or be empty. The
 // gateway may run: the database is copied as it is at one moment, without the lock. Contents of
-// files are durable before the row that refers to them and never change, so that those of the
-// copied database can be copied after it.
+// files are durable before the row that refers to them, never change, and are not removed meanwhile,
+// so that those of the copied database can be copied after it.
 //
 // target appears when everything in it is durable and has been verified. Until then there is
 // target.partial; on an error that is removed.
@@ -146,7 +147,12 @@ func removeEmpty(dir string) error {
 }
 
 // gather copies everything into the folder to, and writes it down.
-func (m *Manifest) gather(ctx context.Context, from Place, to string) error {
+func (m *Manifest) gather(ctx context.Context, from Place, to string) (err error) {
+	lock, err := shareLock(filepath.Join(from.DataDir, filesName+backupLock))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.release()) }()
 	path := filepath.Join(to, databaseName)
 	if err := copyDatabase(ctx, from.Database, path); err != nil {
 		return fmt.Errorf("copy database %s: %w", from.Database, err)
@@ -175,7 +181,7 @@ func (m *Manifest) gather(ctx context.Context, from Place, to string) error {
 		return err
 	}
 	for _, e := range entries {
-		if !e.Type().IsRegular() || e.Name() == manifestName || ofDatabase(e.Name(), databaseName) || ofDatabase(e.Name(), filepath.Base(from.Database)) {
+		if !e.Type().IsRegular() || e.Name() == manifestName || e.Name() == filesName+backupLock || ofDatabase(e.Name(), databaseName) || ofDatabase(e.Name(), filepath.Base(from.Database)) {
 			continue
 		}
 		if err := m.copy(ctx, from.DataDir, to, e.Name()); err != nil {

@@ -11,7 +11,7 @@ import (
 
 // BenchmarkCommit is one increment in one durable transaction: what each costs under light load.
 func BenchmarkCommit(b *testing.B) {
-	log := open(b, filepath.Join(b.TempDir(), "gateway.db")).Log()
+	log := open(b, filepath.Join(b.TempDir(), "gateway.db")).Log(nil)
 	var seq int64
 	for b.Loop() {
 		seq++

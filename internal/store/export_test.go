@@ -19,7 +19,7 @@ func Exec(query string) func(*Tx) error {
 // CreateConversation returns an operation that creates a conversation and then does more.
 func CreateConversation(agentID string, more func() error) func(*Tx) error {
 	return func(tx *Tx) error {
-		if _, err := (logTx{tx}).Conversation(agentID); err != nil {
+		if _, err := (logTx{Tx: tx}).Conversation(agentID); err != nil {
 			return err
 		}
 		return more()

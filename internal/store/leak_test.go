@@ -19,7 +19,7 @@ func TestCloseLetsGoOfTheFiles(t *testing.T) {
 	if err := createConversation(db, "a"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Log().Conversation(context.Background(), "a"); err != nil {
+	if _, err := db.Log(nil).Conversation(context.Background(), "a"); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {

@@ -37,4 +37,31 @@ func acquireLock(path string) (*lock, error) {
 	return &lock{f}, nil
 }
 
+// tryLock takes a lock that nobody else has, or returns nil while somebody has it.
+func tryLock(path string) (*lock, error) { return flock(path, syscall.LOCK_EX|syscall.LOCK_NB) }
+
+// shareLock waits for a lock that others may have at the same time, those of tryLock excepted.
+func shareLock(path string) (*lock, error) { return flock(path, syscall.LOCK_SH) }
+
+func flock(path string, how int) (*lock, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = syscall.Flock(int(f.Fd()), how)
+		if !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+	if err == nil {
+		return &lock{f}, nil
+	}
+	err = errors.Join(err, f.Close())
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("lock %s: %w", path, err)
+}
+
 func (l *lock) release() error { return l.f.Close() }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
 )
@@ -19,16 +20,19 @@ import (
 const maxPageBytes = 1 << 20
 
 // Log is the durable record of all conversations.
-type Log struct{ db *DB }
+type Log struct {
+	db    *DB
+	audit func(auth.Tx, auth.AuditRecord) error
+}
 
 var _ conversation.Log = Log{}
 
-// Log returns the conversations in the database.
-func (db *DB) Log() Log { return Log{db} }
+// Log returns the conversations in the database; audit appends to the audit log.
+func (db *DB) Log(audit func(auth.Tx, auth.AuditRecord) error) Log { return Log{db, audit} }
 
 // Commit implements conversation.Log.
 func (l Log) Commit(ctx context.Context, write func(conversation.Tx) error) error {
-	return l.db.Do(ctx, func(tx *Tx) error { return write(logTx{tx}) })
+	return l.db.Do(ctx, func(tx *Tx) error { return write(logTx{tx, l.audit}) })
 }
 
 // Conversation implements conversation.Log. Increments of open blocks do not count: while there
@@ -42,9 +46,12 @@ func (l Log) Conversation(ctx context.Context, agentID string) (conversation.Con
 	return c, err
 }
 
-// At rest the newest event of a conversation is the end of a turn, which stands for itself.
+// At rest the newest event of a conversation is the end of a turn, which stands for itself, or was one
+// that is removed by now: its number is not given again.
 const selectConversation = `
-	SELECT c.id, c.uid, COALESCE((SELECT MAX(e.seq) FROM events e WHERE e.conversation_id = c.id), 0)
+	SELECT c.id, c.uid, MAX(
+		COALESCE((SELECT MAX(e.seq) FROM events e WHERE e.conversation_id = c.id), 0),
+		COALESCE((SELECT MAX(p.last) FROM pruned p WHERE p.conversation_id = c.id), 0))
 	FROM conversations c WHERE c.agent_id = $1`
 
 // Newest implements conversation.Log.
@@ -53,14 +60,41 @@ func (l Log) Newest(ctx context.Context, id int64) (int64, error) {
 	err := l.db.read.QueryRowContext(ctx, `
 		SELECT MAX(
 			COALESCE((SELECT MAX(last_seq) FROM events WHERE conversation_id = $1), 0),
+			COALESCE((SELECT MAX(last) FROM pruned WHERE conversation_id = $1), 0),
 			COALESCE((SELECT MAX(i.seq) FROM increments i JOIN turns t ON t.id = i.turn_id WHERE t.conversation_id = $1), 0))`, id).Scan(&n)
 	return n, err
 }
 
 // Records implements conversation.Log.
 func (l Log) Records(ctx context.Context, q conversation.Query) (conversation.Page, error) {
+	if !q.Removed {
+		return records(ctx, l.db.read, q)
+	}
+	// Both have to be as they were at one moment: what is removed meanwhile is in one of them.
+	tx, err := l.db.read.BeginTx(ctx, nil)
+	if err != nil {
+		return conversation.Page{}, err
+	}
+	defer tx.Rollback()
+	page, err := records(ctx, tx, q)
+	if err != nil {
+		return conversation.Page{}, err
+	}
+	q.Until = page.Complete
+	if page.Removed, err = l.told(ctx, tx, q); err != nil {
+		return conversation.Page{}, err
+	}
+	if n := len(page.Removed); n > q.Limit {
+		page.Complete = page.Removed[n-1].First - 1
+		page.More = true
+		page.Removed = page.Removed[:n-1]
+	}
+	return page, nil
+}
+
+func records(ctx context.Context, db querier, q conversation.Query) (conversation.Page, error) {
 	query, args := recordsQuery(q)
-	rows, err := l.db.read.QueryContext(ctx, query, args...)
+	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return conversation.Page{}, err
 	}
@@ -144,26 +178,31 @@ func recordsQuery(q conversation.Query) (string, []any) {
 // Answer implements conversation.Log.
 func (l Log) Answer(ctx context.Context, turnID string) (string, error) {
 	rows, err := l.db.read.QueryContext(ctx, `
-		SELECT e.text
-		FROM turns t CROSS JOIN events e
-		WHERE t.request_id = $1
-		  AND e.conversation_id = t.conversation_id AND e.seq >= t.first_seq
-		  AND e.seq <= CASE t.last_seq WHEN 0 THEN 9223372036854775807 ELSE t.last_seq END
-		  AND e.turn_id = t.id AND e.kind = $2
+		SELECT COALESCE(e.text, '')
+		FROM turns t LEFT JOIN events e ON e.turn_id = t.id AND e.kind = $2
+		WHERE t.request_id = $1 AND t.pruned = 0
 		ORDER BY e.seq`, turnID, int(conversation.KindText))
 	if err != nil {
 		return "", err
 	}
 	defer rows.Close()
 	var b strings.Builder
+	there := false
 	for rows.Next() {
+		there = true
 		var text string
 		if err := rows.Scan(&text); err != nil {
 			return "", err
 		}
 		b.WriteString(text)
 	}
-	return b.String(), rows.Err()
+	if err := rows.Err(); err != nil {
+		return "", err
+	}
+	if !there {
+		return "", fault.New(fault.NotFound, "no turn %q", turnID)
+	}
+	return b.String(), nil
 }
 
 // Unfinished implements conversation.Log.
@@ -213,7 +252,10 @@ var fromUncovered = fmt.Sprintf(`
 		  AND e.last_seq >= i.seq AND e.turn_id = i.turn_id)`, conversation.MaxBlockSpan)
 
 // logTx implements conversation.Tx.
-type logTx struct{ *Tx }
+type logTx struct {
+	*Tx
+	audit func(auth.Tx, auth.AuditRecord) error
+}
 
 var _ conversation.Tx = logTx{}
 
@@ -244,10 +286,13 @@ func (tx logTx) Begin(n conversation.NewTurn) (conversation.Turn, conversation.R
 	}
 	ref := conversation.Ref{Conversation: n.Conversation}
 	var owner string
-	err := tx.queryRow(`SELECT id, agent_id FROM threads WHERE thread_id = $1`, []any{n.ThreadID}, &ref.Thread, &owner)
+	var doomed bool
+	err := tx.queryRow(`SELECT id, agent_id, deleted_at <> 0 FROM threads WHERE thread_id = $1`, []any{n.ThreadID}, &ref.Thread, &owner, &doomed)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		ref.Thread, err = tx.insertThread(n)
+	case err == nil && doomed:
+		err = fault.New(fault.Conflict, "thread %q is being deleted", n.ThreadID)
 	case err == nil && owner != n.AgentID:
 		err = fault.New(fault.Conflict, "thread %q belongs to agent %q", n.ThreadID, owner)
 	case err == nil && !n.Oversees:
@@ -325,7 +370,8 @@ func (tx logTx) Append(ref conversation.Ref, r conversation.Record) error {
 
 func (tx logTx) End(ref conversation.Ref, e conversation.EndedTurn) error {
 	res, err := tx.exec(`
-		UPDATE turns SET state = $1, cause = $2, last_seq = $3, first_event_at = $4, ended_at = $5
+		UPDATE turns SET state = $1, cause = $2, last_seq = $3, first_event_at = $4, ended_at = $5,
+			size = (SELECT COALESCE(SUM(octet_length(text) + octet_length(detail)), 0) FROM events WHERE turn_id = $6)
 		WHERE id = $6 AND state = 'open'`,
 		string(e.State), e.Cause, e.Last, micros(e.FirstEventAt), micros(e.At), ref.Turn)
 	if err != nil {

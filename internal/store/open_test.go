@@ -85,14 +85,14 @@ func TestMemory(t *testing.T) {
 			if err := createConversation(db, agent); err != nil {
 				t.Error(err)
 			}
-			c, err := db.Log().Conversation(context.Background(), agent)
+			c, err := db.Log(nil).Conversation(context.Background(), agent)
 			if err != nil || c.ID == 0 {
 				t.Errorf("conversation %d: %v", c.ID, err)
 			}
 		})
 	}
 	wg.Wait()
-	if c, err := other.Log().Conversation(context.Background(), "agent-1"); err != nil || c.ID != 0 {
+	if c, err := other.Log(nil).Conversation(context.Background(), "agent-1"); err != nil || c.ID != 0 {
 		t.Errorf("another database in memory has conversation %d: %v", c.ID, err)
 	}
 }
@@ -126,7 +126,7 @@ func TestFailureIsAlone(t *testing.T) {
 	close(start)
 	wg.Wait()
 	for i := range 20 {
-		c, err := db.Log().Conversation(context.Background(), fmt.Sprint(i))
+		c, err := db.Log(nil).Conversation(context.Background(), fmt.Sprint(i))
 		if err != nil || (c.ID != 0) != (i%2 == 0) {
 			t.Errorf("conversation %d has id %d: %v", i, c.ID, err)
 		}

@@ -30,7 +30,7 @@ func (l Log) Search(ctx context.Context, q conversation.SearchQuery) ([]conversa
 		JOIN turns t ON t.id = e.turn_id
 		JOIN threads th ON th.id = e.thread_id
 		JOIN conversations c ON c.id = e.conversation_id
-		WHERE events_text MATCH $1 AND events_text.rowid < $2
+		WHERE events_text MATCH $1 AND events_text.rowid < $2 AND t.pruned = 0 AND th.deleted_at = 0
 		  AND ($3 = '' OR c.agent_id = $3) AND ($4 = '' OR th.thread_id = $4) AND ($5 = '' OR t.principal_id = $5)
 		ORDER BY events_text.rowid DESC LIMIT $6`,
 		strings.Join(words, " AND "), before, q.AgentID, q.ThreadID, q.Principal, q.Limit)

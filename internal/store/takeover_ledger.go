@@ -248,7 +248,7 @@ func (w *conversationWriter) append(t *oldTurn, at time.Time, b conversation.Bod
 	if t.ended.Before(at) {
 		t.ended = at
 	}
-	return logTx{w.tx.Tx}.Append(w.ref(t), rec)
+	return logTx{Tx: w.tx.Tx}.Append(w.ref(t), rec)
 }
 
 func (w *conversationWriter) ref(t *oldTurn) conversation.Ref {
@@ -260,7 +260,7 @@ func (w *conversationWriter) usage(t *oldTurn, us []oldUsage) error {
 		if err := w.append(t, u.at, u.Usage); err != nil {
 			return err
 		}
-		if err := (logTx{w.tx.Tx}).AddUsage(w.ref(t), w.head, u.at, u.Usage); err != nil {
+		if err := (logTx{Tx: w.tx.Tx}).AddUsage(w.ref(t), w.head, u.at, u.Usage); err != nil {
 			return err
 		}
 	}
@@ -296,7 +296,7 @@ func (w *conversationWriter) end(t *oldTurn) error {
 			break
 		}
 	}
-	return logTx{w.tx.Tx}.End(w.ref(t), conversation.EndedTurn{State: e.State, Cause: e.Cause, Last: w.head, FirstEventAt: sign, At: at})
+	return logTx{Tx: w.tx.Tx}.End(w.ref(t), conversation.EndedTurn{State: e.State, Cause: e.Cause, Last: w.head, FirstEventAt: sign, At: at})
 }
 
 // bodyOf makes an event of a row; nil for an answer without text, which is nothing but the end of its

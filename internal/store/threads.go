@@ -27,7 +27,7 @@ func scanThread(row scanner) (conversation.Thread, error) {
 
 // Thread implements conversation.Log.
 func (l Log) Thread(ctx context.Context, id string) (conversation.Thread, error) {
-	t, err := scanThread(l.db.read.QueryRowContext(ctx, selectThread+" WHERE th.thread_id = $1", id))
+	t, err := scanThread(l.db.read.QueryRowContext(ctx, selectThread+" WHERE th.thread_id = $1 AND th.deleted_at = 0", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return t, fault.New(fault.NotFound, "thread not found")
 	}
@@ -39,7 +39,7 @@ func (l Log) Threads(ctx context.Context, q conversation.ThreadQuery) ([]convers
 	if q.Before == 0 {
 		q.Before = math.MaxInt64
 	}
-	text, args := selectThread+" WHERE th.activity < $1 AND (th.archived_at != 0) = $2", []any{q.Before, q.Archived, q.Limit}
+	text, args := selectThread+" WHERE th.activity < $1 AND (th.archived_at != 0) = $2 AND th.deleted_at = 0", []any{q.Before, q.Archived, q.Limit}
 	if q.AgentID != "" {
 		args = append(args, q.AgentID)
 		text += " AND th.agent_id = $" + strconv.Itoa(len(args))

@@ -35,7 +35,7 @@ func scanTurn(row scanner) (conversation.Turn, conversation.Ref, error) {
 
 // Turn implements conversation.Log.
 func (l Log) Turn(ctx context.Context, id string) (conversation.Turn, error) {
-	t, _, err := scanTurn(l.db.read.QueryRowContext(ctx, selectTurn+" WHERE t.request_id = $1", id))
+	t, _, err := scanTurn(l.db.read.QueryRowContext(ctx, selectTurn+" WHERE t.request_id = $1 AND t.pruned = 0", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return t, fault.New(fault.NotFound, "no turn %q", id)
 	}

@@ -37,11 +37,18 @@ func (l Log) UsageTotal(ctx context.Context, f conversation.UsageFilter) (conver
 	err := l.db.read.QueryRowContext(ctx, `
 		SELECT COUNT(*), COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0), COALESCE(SUM(cache_read_tokens), 0),
 			COALESCE(SUM(cache_write_tokens), 0), COALESCE(SUM(thinking_tokens), 0)
-		FROM usage
-		WHERE at >= $1 AND at < $2
-		  AND ($3 = '' OR conversation_id = (SELECT id FROM conversations WHERE agent_id = $3))
-		  AND ($4 = '' OR thread_id = (SELECT id FROM threads WHERE thread_id = $4))
-		  AND ($5 = '' OR turn_id IN (SELECT id FROM turns WHERE principal_id = $5))`,
+		FROM (
+			SELECT input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, thinking_tokens FROM usage
+			WHERE at >= $1 AND at < $2
+			  AND ($3 = '' OR conversation_id = (SELECT id FROM conversations WHERE agent_id = $3))
+			  AND ($4 = '' OR thread_id = (SELECT id FROM threads WHERE thread_id = $4))
+			  AND ($5 = '' OR turn_id IN (SELECT id FROM turns WHERE principal_id = $5))
+			UNION ALL
+			SELECT input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, thinking_tokens FROM pruned_usage
+			WHERE at >= $1 AND at < $2
+			  AND ($3 = '' OR conversation_id = (SELECT id FROM conversations WHERE agent_id = $3))
+			  AND ($4 = '' OR thread_id = (SELECT id FROM threads WHERE thread_id = $4))
+			  AND ($5 = '' OR principal_id = $5))`,
 		micros(f.Since), until, f.AgentID, f.ThreadID, f.PrincipalID).
 		Scan(&t.Reports, &t.Input, &t.Output, &t.CacheRead, &t.CacheWrite, &t.Thinking)
 	return t, err

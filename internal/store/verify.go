@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/pressly/goose/v3"
 
@@ -89,11 +90,15 @@ func inspect(ctx context.Context, path string) (inspection, error) {
 		if err != nil {
 			return err
 		}
-		in.blobs, err = query(ctx, tx, scanString, `SELECT DISTINCT sha256 FROM files ORDER BY sha256`)
+		having := ""
+		if in.schema >= retentionSchema {
+			having = "WHERE expired_at = 0"
+		}
+		in.blobs, err = query(ctx, tx, scanString, `SELECT DISTINCT sha256 FROM files `+having+` ORDER BY sha256`)
 		return err
 	})
 	for _, name := range in.blobs {
-		if raw, hexErr := hex.DecodeString(name); hexErr != nil || len(raw) != 32 {
+		if !isSum(name) {
 			return in, fmt.Errorf("database %s: a file has %q instead of a SHA-256", path, name)
 		}
 	}
@@ -164,8 +169,13 @@ func Verify(ctx context.Context, path string) error {
 			return err
 		}
 		var errs []error
-		for _, text := range invariants {
-			bad, err := query(ctx, tx, scanString, fmt.Sprintf("%s LIMIT %d", text, most))
+		rules := invariants
+		whole := "TRUE" // whether a turn t has all of its events
+		if schema >= retentionSchema {
+			rules, whole = slices.Concat(rules, retentionInvariants), "t.pruned = 0"
+		}
+		for _, text := range rules {
+			bad, err := query(ctx, tx, scanString, fmt.Sprintf("%s LIMIT %d", strings.ReplaceAll(text, "{whole}", whole), most))
 			if err != nil {
 				return err
 			}
@@ -174,7 +184,7 @@ func Verify(ctx context.Context, path string) error {
 		if schema >= auditSchema {
 			errs = append(errs, unchained(ctx, tx))
 		}
-		bad, err := misnumbered(ctx, tx)
+		bad, err := misnumbered(ctx, tx, schema >= retentionSchema)
 		return errors.Join(append(errs, append(bad, err)...)...)
 	})
 }
@@ -199,7 +209,7 @@ var invariants = []string{
 	WITH begins AS (SELECT turn_id, COUNT(*) FILTER (WHERE kind = %d) AS n, MIN(seq) FILTER (WHERE kind = %d) AS seq, MIN(seq) AS first FROM events GROUP BY turn_id)
 	SELECT printf('turn %%s has %%d messages, its first event is %%d instead of %%d', t.request_id, COALESCE(b.n, 0), COALESCE(b.seq, 0), t.first_seq)
 	FROM turns t LEFT JOIN begins b ON b.turn_id = t.id
-	WHERE (b.n IS NOT 1 OR b.seq IS NOT t.first_seq)
+	WHERE {whole} AND (b.n IS NOT 1 OR b.seq IS NOT t.first_seq)
 	  AND NOT (length(t.digest) = 0 AND b.n IS 0 AND b.first IS t.first_seq)`, conversation.KindMessage, conversation.KindMessage),
 
 	// A turn that is open has no end, any other exactly one.
@@ -261,8 +271,33 @@ var invariants = []string{
 	WHERE named <> stored`, conversation.KindFile, conversation.KindMessage),
 }
 
-// auditSchema is the first schema with an audit log.
-const auditSchema = 2
+// retentionInvariants are those of what was removed.
+var retentionInvariants = []string{
+	`SELECT printf('the removed events %d to %d of conversation %d go on at %d, in another row', p.first, p.last, p.conversation_id, n.first)
+	FROM pruned p JOIN pruned n ON n.conversation_id = p.conversation_id AND n.first = p.last + 1`,
+
+	// Only turns that have ended are removed, from their beginning.
+	`SELECT printf('turn %s is being removed and is %s', t.request_id, t.state) FROM turns t WHERE t.pruned <> 0 AND t.state = 'open'`,
+	`SELECT printf('turn %s is being removed, and event %d, its first one, is not', t.request_id, t.first_seq)
+	FROM turns t WHERE t.pruned <> 0
+	  AND NOT EXISTS (SELECT 1 FROM pruned p WHERE p.conversation_id = t.conversation_id AND p.last >= t.first_seq AND p.first <= t.first_seq)`,
+	`SELECT printf('thread %s is being deleted and has an open turn', th.thread_id)
+	FROM threads th WHERE th.deleted_at <> 0 AND EXISTS (SELECT 1 FROM turns t WHERE t.thread_id = th.id AND t.state = 'open')`,
+
+	// A thread knows what was removed from it.
+	`SELECT printf('thread %s says that event %d was removed, which is not so', th.thread_id, th.pruned_seq)
+	FROM threads th WHERE th.pruned_seq <> 0
+	  AND NOT EXISTS (
+		SELECT 1 FROM pruned p JOIN conversations c ON c.id = p.conversation_id
+		WHERE c.agent_id = th.agent_id AND p.last >= th.pruned_seq AND p.first <= th.pruned_seq)`,
+}
+
+// auditSchema is the first schema with an audit log, retentionSchema the first one in which something
+// can have been removed.
+const (
+	auditSchema     = 2
+	retentionSchema = 7
+)
 
 // unchained returns the first record of the audit log that does not follow the one before it. The
 // signatures are for the gateway to check, which has the key.
@@ -281,9 +316,9 @@ func unchained(ctx context.Context, tx *sql.Tx) error {
 }
 
 // misnumbered finds conversations whose events are not numbered 1, 2, 3 … A number is that of an
-// event, of an increment in a closed block, or of an increment that no block covers yet. The text
-// of a block is as long as its increments together.
-func misnumbered(ctx context.Context, tx *sql.Tx) (bad []error, err error) {
+// event, of an increment in a closed block, of an increment that no block covers yet, or of something
+// that was removed. The text of a block is as long as its increments together.
+func misnumbered(ctx context.Context, tx *sql.Tx, removals bool) (bad []error, err error) {
 	loose := map[int64][]int64{} // numbers of increments in no block, by conversation
 	_, err = query(ctx, tx, func(row scanner) (struct{}, error) {
 		var id, seq int64
@@ -294,7 +329,11 @@ func misnumbered(ctx context.Context, tx *sql.Tx) (bad []error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT conversation_id, seq, last_seq, cuts, octet_length(text) FROM events ORDER BY conversation_id, seq`)
+	text := `SELECT conversation_id, seq, last_seq, cuts, octet_length(text), FALSE FROM events`
+	if removals {
+		text += ` UNION ALL SELECT conversation_id, first, last, NULL, 0, TRUE FROM pruned`
+	}
+	rows, err := tx.QueryContext(ctx, text+` ORDER BY 1, 2`)
 	if err != nil {
 		return nil, err
 	}
@@ -304,7 +343,8 @@ func misnumbered(ctx context.Context, tx *sql.Tx) (bad []error, err error) {
 		var id int64
 		var r conversation.Record
 		var size int
-		if err := rows.Scan(&id, &r.Seq, &r.Last, &r.Cuts, &size); err != nil {
+		var removed bool
+		if err := rows.Scan(&id, &r.Seq, &r.Last, &r.Cuts, &size, &removed); err != nil {
 			return bad, err
 		}
 		if id != n.conversation {
@@ -314,6 +354,10 @@ func misnumbered(ctx context.Context, tx *sql.Tx) (bad []error, err error) {
 		}
 		if r.Seq > n.next && n.err == nil {
 			n.err = fmt.Errorf("%d is missing", n.next) // what is ahead of the next row begins behind it
+		}
+		if removed {
+			n.skip(r.Seq, r.Last)
+			continue
 		}
 		seqs, err := r.Numbers(size)
 		if err != nil && n.err == nil {
@@ -347,6 +391,25 @@ func (n *numbering) take(seqs ...int64) {
 		delete(n.ahead, n.next)
 		n.next++
 	}
+}
+
+// skip takes a run of numbers that were removed.
+func (n *numbering) skip(first, last int64) {
+	if n.err != nil {
+		return
+	}
+	twice := n.next
+	for s := range n.ahead {
+		if s >= first && s <= last {
+			twice = max(twice, s+1)
+		}
+	}
+	if first < twice {
+		n.err = fmt.Errorf("%d was removed and is there", twice-1)
+		return
+	}
+	n.next = last + 1
+	n.take()
 }
 
 // end returns what is wrong with the conversation.
