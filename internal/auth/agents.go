@@ -82,6 +82,28 @@ func (s *Service) granted(p Principal, capability string) bool {
 	return p.Credential.Kind == Open || slices.Contains(s.opts.DefaultCapabilities, capability) || slices.Contains(p.Capabilities, capability)
 }
 
+// HasCapability reports whether a caller has a capability now, whatever it had when its call began.
+func (s *Service) HasCapability(ctx context.Context, p Principal, capability string) (bool, error) {
+	p, err := s.now(ctx, p)
+	return err == nil && s.granted(p, capability), err
+}
+
+// HasRole reports whether a caller has a role now, or one that includes it.
+func (s *Service) HasRole(ctx context.Context, p Principal, r Role) (bool, error) {
+	p, err := s.now(ctx, p)
+	return err == nil && p.Has(r), err
+}
+
+// now returns a caller with the rights that it has now.
+func (s *Service) now(ctx context.Context, p Principal) (Principal, error) {
+	if p.Credential.Kind == Open {
+		return p, nil
+	}
+	now, err := s.principal(s.store.Read(ctx), p.ID)
+	now.Credential = p.Credential
+	return now, gone(err)
+}
+
 // Oversees reports whether a caller may see and steer everything in an agent's conversation: an
 // admin, the confirmed owner of the agent id, and the principal that registered that owner's key.
 // The roles that it has now count, not those of when its call began.

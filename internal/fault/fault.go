@@ -30,6 +30,7 @@ const (
 	TooLarge        Code = "too_large"
 	Limited         Code = "rate_limited"
 	Unavailable     Code = "unavailable"
+	ToolFailed      Code = "tool_failed"
 	Gone            Code = "client_gone"
 	Internal        Code = "internal"
 )

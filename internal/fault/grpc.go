@@ -21,6 +21,7 @@ var grpcCode = map[Code]codes.Code{
 	TooLarge:        codes.ResourceExhausted,
 	Limited:         codes.ResourceExhausted,
 	Unavailable:     codes.Unavailable,
+	ToolFailed:      codes.Aborted,
 	Gone:            codes.Canceled,
 	Internal:        codes.Internal,
 }

@@ -18,6 +18,7 @@ var httpStatus = map[Code]int{
 	TooLarge:        http.StatusRequestEntityTooLarge,
 	Limited:         http.StatusTooManyRequests,
 	Unavailable:     http.StatusServiceUnavailable,
+	ToolFailed:      http.StatusUnprocessableEntity,
 	Gone:            statusClientGone,
 	Internal:        http.StatusInternalServerError,
 }

@@ -1,0 +1,68 @@
+package packs
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"coven-gateway/internal/auth"
+	"coven-gateway/internal/fault"
+)
+
+// A Policy is what the operator has decided about one tool.
+type Policy struct {
+	Disabled  bool
+	Roles     []auth.Role   // one of which the caller must have; nil for everybody
+	Needs     []string      // capabilities besides those that the tool needs by itself
+	Timeout   time.Duration // instead of the tool's own; 0 for that
+	PerMinute int           // calls of one principal; 0 for no limit
+}
+
+// Rights says what a caller may do, as of now.
+type Rights interface {
+	// HasRole reports whether a caller has a role, or one that includes it.
+	HasRole(ctx context.Context, p auth.Principal, r auth.Role) (bool, error)
+	// HasCapability reports whether a caller has been granted a capability.
+	HasCapability(ctx context.Context, p auth.Principal, capability string) (bool, error)
+}
+
+// may returns why a caller may not use a tool; nil if it may.
+func (t *tool) may(ctx context.Context, rights Rights, c Caller) error {
+	if t.policy.Disabled {
+		return fault.New(fault.Forbidden, "the tool %s is disabled", t.Name)
+	}
+	if len(t.policy.Roles) > 0 {
+		has := false
+		for _, r := range t.policy.Roles {
+			ok, err := rights.HasRole(ctx, c.Principal, r)
+			if err != nil {
+				return err
+			}
+			has = has || ok
+		}
+		if !has {
+			return fault.New(fault.Forbidden, "the tool %s is for principals with the role %s", t.Name, words(t.policy.Roles))
+		}
+	}
+	for _, need := range t.needs {
+		ok, err := rights.HasCapability(ctx, c.Principal, need)
+		if err != nil {
+			return err
+		}
+		if !ok || c.OnStream && !slices.Contains(c.Capabilities, need) {
+			return fault.New(fault.Forbidden, "missing capability: %s", need)
+		}
+	}
+	return nil
+}
+
+func words(roles []auth.Role) string {
+	s := ""
+	for i, r := range roles {
+		if i > 0 {
+			s += " or "
+		}
+		s += string(r)
+	}
+	return s
+}

@@ -1,0 +1,293 @@
+package packs
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"coven-gateway/internal/auth"
+	"coven-gateway/internal/fault"
+)
+
+// errDisconnected is why the calls of a pack end that goes away.
+var errDisconnected = fault.New(fault.Unavailable, "pack disconnected")
+
+// Options are what a Registry needs. All fields but Policies are required.
+type Options struct {
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Rights     Rights
+	Policies   map[string]Policy // by tool
+}
+
+// A Registry knows all tools.
+type Registry struct {
+	opts    Options
+	metrics *metrics
+	waits   waits
+
+	mu      sync.Mutex // never held during a call
+	packs   map[string]*Registration
+	tools   map[string]*tool
+	changed []func() // fixed before the first pack is added
+}
+
+// A Registration is a pack that is here.
+type Registration struct {
+	registry *Registry
+	pack     Pack // its Tools are those that were accepted
+	rejected []Rejection
+	since    time.Time
+	here     context.Context // ends when it goes away
+	end      context.CancelCauseFunc
+	removed  bool // guarded by registry.mu
+}
+
+// A Rejection is a tool that was not accepted, while the rest of its pack was.
+type Rejection struct {
+	Tool   string // its name, as the pack gave it
+	Reason string
+}
+
+// A tool is one that can be called.
+type tool struct {
+	Tool
+	pack    *Registration
+	schema  *jsonschema.Schema
+	policy  Policy
+	needs   []string // its own and those of the policy
+	limiter *auth.Limiter
+}
+
+// New returns a registry without tools.
+func New(o Options) *Registry {
+	return &Registry{opts: o, metrics: newMetrics(o.Registerer), packs: make(map[string]*Registration), tools: make(map[string]*tool)}
+}
+
+// OnChange has fn called after tools have come or gone. It must not wait for anything, and must be
+// set before the first pack is added.
+func (r *Registry) OnChange(fn func()) { r.changed = append(r.changed, fn) }
+
+// Add makes the tools of a pack callable. One that is malformed, or has the name of another one, is
+// rejected alone. The pack must be removed when it goes away.
+//
+// Faults: Invalid about the pack; Exists if its id is taken, or if none of its tools was accepted
+// because their names are taken.
+func (r *Registry) Add(p Pack) (*Registration, error) {
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	reg := &Registration{registry: r, since: time.Now().UTC()}
+	offered := len(p.Tools)
+	var ready []*tool
+	for _, t := range p.Tools { // compiled before the lock is taken
+		if t := r.prepare(reg, t); t != nil {
+			ready = append(ready, t)
+		}
+	}
+	reg.here, reg.end = context.WithCancelCause(context.Background())
+
+	r.mu.Lock()
+	collision, err := r.add(reg, p, ready)
+	r.mu.Unlock()
+	if err == nil && offered > 0 && len(reg.pack.Tools) == 0 {
+		reg.Remove()
+		if collision == nil {
+			collision = fault.New(fault.Invalid, "none of the pack's tools can be used: %s: %s", clip(reg.rejected[0].Tool), reg.rejected[0].Reason)
+		}
+		err = collision
+	}
+	if err != nil {
+		reg.end(nil)
+		return nil, err
+	}
+	for _, x := range reg.rejected {
+		r.opts.Logger.Warn("a tool was rejected", "pack", p.ID, "tool", clip(x.Tool), "reason", x.Reason)
+	}
+	r.opts.Logger.Info("pack added", "pack", p.ID, "kind", p.Kind, "version", p.Version, "principal", p.Principal, "tools", len(reg.pack.Tools), "rejected", len(reg.rejected))
+	r.notify()
+	return reg, nil
+}
+
+// prepare compiles a tool; it returns nil and notes the rejection if that is not possible.
+func (r *Registry) prepare(reg *Registration, t Tool) *tool {
+	err := t.check()
+	var schema *jsonschema.Schema
+	if err == nil {
+		schema, t.Schema, err = compile(t.Schema)
+	}
+	if err != nil {
+		reg.reject(t.Name, err.Error())
+		return nil
+	}
+	x := &tool{Tool: t, pack: reg, schema: schema, policy: r.opts.Policies[t.Name]}
+	x.needs = slices.Concat(t.Needs, x.policy.Needs)
+	if x.Timeout == 0 {
+		x.Timeout = DefaultTimeout
+	}
+	if x.policy.Timeout > 0 {
+		x.Timeout = x.policy.Timeout
+	}
+	x.Timeout = min(x.Timeout, MaxTimeout)
+	x.limiter = auth.NewLimiter(float64(x.policy.PerMinute)/60, x.policy.PerMinute)
+	return x
+}
+
+func (reg *Registration) reject(name, reason string) {
+	reg.rejected = append(reg.rejected, Rejection{name, reason})
+}
+
+// add enters a pack and those of its tools whose names are free. collision is the first that was
+// not. r.mu is held.
+func (r *Registry) add(reg *Registration, p Pack, ready []*tool) (collision, err error) {
+	switch {
+	case r.packs[p.ID] != nil:
+		return nil, fault.New(fault.Exists, "pack %s already registered", p.ID)
+	case len(r.packs) >= MaxPacks:
+		return nil, fault.New(fault.Limited, "there are %d packs; there cannot be more", MaxPacks)
+	}
+	p.Tools = nil
+	for _, t := range ready {
+		if taken := r.tools[t.Name]; taken != nil {
+			reason := "already registered by pack '" + taken.pack.pack.ID + "'"
+			switch {
+			case taken.pack == reg:
+				reason = "is in this pack twice"
+			case taken.pack.pack.Kind == Builtin:
+				reason = "already registered as builtin"
+			}
+			reg.reject(t.Name, reason)
+			if collision == nil {
+				collision = fault.New(fault.Exists, "tool collision: tool name collision: tool '%s' %s", t.Name, reason)
+			}
+			continue
+		}
+		r.tools[t.Name] = t
+		p.Tools = append(p.Tools, t.Tool)
+	}
+	reg.pack = p
+	r.packs[p.ID] = reg
+	return collision, nil
+}
+
+// Rejected returns the tools that were not accepted.
+func (reg *Registration) Rejected() []Rejection { return slices.Clone(reg.rejected) }
+
+// Remove takes the pack's tools away. Their open calls end at once. It may be called again.
+func (reg *Registration) Remove() {
+	r := reg.registry
+	r.mu.Lock()
+	if reg.removed {
+		r.mu.Unlock()
+		return
+	}
+	reg.removed = true
+	delete(r.packs, reg.pack.ID)
+	for _, t := range reg.pack.Tools {
+		delete(r.tools, t.Name)
+	}
+	r.mu.Unlock()
+	reg.end(errDisconnected)
+	r.opts.Logger.Info("pack removed", "pack", reg.pack.ID, "duration", time.Since(reg.since))
+	if len(reg.pack.Tools) > 0 {
+		r.notify()
+	}
+}
+
+func (r *Registry) notify() {
+	for _, fn := range r.changed {
+		fn()
+	}
+}
+
+// find returns a tool by name, or nil.
+func (r *Registry) find(name string) *tool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tools[name]
+}
+
+// An Entry is what is told of a tool.
+type Entry struct {
+	Tool
+	PackID  string
+	Kind    Kind
+	AgentID string // that hosts it
+	Needs   []string
+	Policy  Policy
+}
+
+// all returns all tools, by name.
+func (r *Registry) all() []*tool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.SortedFunc(maps.Values(r.tools), func(a, b *tool) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func (t *tool) entry() Entry {
+	p := t.pack.pack
+	return Entry{Tool: t.Tool, PackID: p.ID, Kind: p.Kind, AgentID: p.AgentID, Needs: t.needs, Policy: t.policy}
+}
+
+// Tools returns all tools, by name.
+func (r *Registry) Tools() []Entry {
+	all := r.all()
+	entries := make([]Entry, len(all))
+	for i, t := range all {
+		entries[i] = t.entry()
+	}
+	return entries
+}
+
+// Available returns the tools that a caller may use now, by name. Tools that the caller hosts
+// itself are not among them.
+func (r *Registry) Available(ctx context.Context, c Caller) ([]Entry, error) {
+	var entries []Entry
+	for _, t := range r.all() {
+		if c.AgentID != "" && t.pack.pack.AgentID == c.AgentID {
+			continue
+		}
+		switch err := t.may(ctx, r.opts.Rights, c); {
+		case err == nil:
+			entries = append(entries, t.entry())
+		case fault.CodeOf(err) != fault.Forbidden:
+			return nil, err
+		}
+	}
+	return entries, nil
+}
+
+// A PackInfo is what is told of a pack.
+type PackInfo struct {
+	ID, Version string
+	Kind        Kind
+	Principal   string
+	AgentID     string
+	Since       time.Time
+	Tools       []string
+	Rejected    []Rejection
+}
+
+// Packs returns all packs, by id.
+func (r *Registry) Packs() []PackInfo {
+	r.mu.Lock()
+	regs := slices.Collect(maps.Values(r.packs))
+	r.mu.Unlock()
+	slices.SortFunc(regs, func(a, b *Registration) int { return strings.Compare(a.pack.ID, b.pack.ID) })
+	infos := make([]PackInfo, len(regs))
+	for i, reg := range regs {
+		p := reg.pack
+		infos[i] = PackInfo{ID: p.ID, Version: p.Version, Kind: p.Kind, Principal: p.Principal, AgentID: p.AgentID, Since: reg.since, Rejected: reg.Rejected()}
+		for _, t := range p.Tools {
+			infos[i].Tools = append(infos[i].Tools, t.Name)
+		}
+	}
+	return infos
+}
