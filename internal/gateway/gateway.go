@@ -32,13 +32,17 @@ import (
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/packs"
+	"coven-gateway/internal/packs/packgrpc"
 	"coven-gateway/internal/store"
 	"coven-gateway/internal/webadmin"
+	pb "coven-gateway/proto/coven"
 )
 
 // Bounds of a stop, besides the configured grace for open turns.
 const (
 	stopAgents    = time.Second     // for agents to leave after Shutdown
+	stopPacks     = time.Second     // for the streams of packs to end
 	stopListeners = 2 * time.Second // for responses that are being written
 )
 
@@ -57,6 +61,7 @@ type Gateway struct {
 	identity      *auth.Service
 	conversations *conversation.Service
 	agents        *agent.Registry
+	tools         *packs.Registry
 	grpc, http    net.Listener
 	grpcServer    *grpc.Server
 	httpServer    *http.Server
@@ -132,6 +137,8 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.onStop("identity", func(context.Context) error { return g.identity.Close() })
 	g.warnIfOpen(cfg)
 
+	g.tools = packs.New(packs.Options{Logger: o.Logger, Registerer: reg, Rights: g.identity})
+	remote := packgrpc.New(packgrpc.Options{Logger: o.Logger, Packs: g.tools, TakeoverGrace: cfg.Agents.ReconnectGracePeriod})
 	g.agents = agent.New(agent.Options{
 		Logger: o.Logger, Registerer: reg, ServerID: serverID, Admit: g.identity.Admit,
 		ReconnectGrace:   cfg.Agents.ReconnectGracePeriod,
@@ -171,6 +178,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.onStop("HTTP server", g.stopHTTP)
 	g.grpcServer = grpc.NewServer(append(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(g.identity, o.Logger)...)...)
 	g.agents.Register(g.grpcServer)
+	pb.RegisterPackServiceServer(g.grpcServer, remote)
 	client.Register(g.grpcServer, client.Options{Identity: g.identity, Conversations: g.conversations, Agents: g.agents, Stopping: g.stopping})
 	admin.Register(g.grpcServer, g.identity, g.conversations)
 	serving := health.NewServer()
@@ -182,6 +190,11 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.onStop("gRPC server", g.stopGRPC)
 
 	g.onStop("readers", func(context.Context) error { close(g.stopping); return nil })
+	g.onStop("packs", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, stopPacks)
+		defer cancel()
+		return remote.Shutdown(ctx)
+	})
 	g.onStop("agents", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, stopAgents)
 		defer cancel()
@@ -258,6 +271,9 @@ func (g *Gateway) Identity() *auth.Service { return g.identity }
 
 // Conversations is the service behind all edges.
 func (g *Gateway) Conversations() *conversation.Service { return g.conversations }
+
+// Tools knows what can be called.
+func (g *Gateway) Tools() *packs.Registry { return g.tools }
 
 // Agents knows who is connected.
 func (g *Gateway) Agents() *agent.Registry { return g.agents }

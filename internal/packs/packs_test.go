@@ -237,11 +237,11 @@ func TestInputNamesThePath(t *testing.T) {
 	x.Schema = `{"type":"object","required":["a"],"properties":{"a":{"type":"array","items":{"type":"object","properties":{"n":{"type":"integer","minimum":1}}}},"e":{"enum":["x","y"]}}}`
 	f.add(packs.Pack{ID: "p", Tools: []packs.Tool{x}})
 	for input, words := range map[string]string{
-		`{}`:                             "invalid input: at /: missing property 'a'",
-		`{"a":[{"n":1},{"n":0}]}`:        "invalid input: at /a/1/n: minimum: got 0, want 1",
-		`{"a":[{"n":"1"}],"e":"z"}`:      "at /a/0/n: got string, want integer",
-		`{"a":[{"n":1.5}]}`:              "at /a/0/n: got number, want integer",
-		`{"a":[],"e":"z"}`:               "at /e: value must be one of 'x', 'y'",
+		`{}`:                              "invalid input: at /: missing property 'a'",
+		`{"a":[{"n":1},{"n":0}]}`:         "invalid input: at /a/1/n: minimum: got 0, want 1",
+		`{"a":[{"n":"1"}],"e":"z"}`:       "at /a/0/n: got string, want integer",
+		`{"a":[{"n":1.5}]}`:               "at /a/0/n: got number, want integer",
+		`{"a":[],"e":"z"}`:                "at /e: value must be one of 'x', 'y'",
 		`{"a":"` + strings.Repeat("x", 9): "it is not JSON",
 	} {
 		_, err := f.Call(t.Context(), caller, "t", json.RawMessage(input))

@@ -3,6 +3,7 @@ package packs
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"coven-gateway/internal/auth"
@@ -57,12 +58,9 @@ func (t *tool) may(ctx context.Context, rights Rights, c Caller) error {
 }
 
 func words(roles []auth.Role) string {
-	s := ""
+	names := make([]string, len(roles))
 	for i, r := range roles {
-		if i > 0 {
-			s += " or "
-		}
-		s += string(r)
+		names[i] = string(r)
 	}
-	return s
+	return strings.Join(names, " or ")
 }
