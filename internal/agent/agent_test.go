@@ -25,6 +25,7 @@ import (
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/packs"
 	pb "coven-gateway/proto/coven"
 )
 
@@ -42,15 +43,30 @@ type gateway struct {
 	t       testing.TB
 	metrics *prometheus.Registry
 	logged  *lines
+	tools   *packs.Registry
 	server  *grpc.Server
 	l       *bufconn.Listener
 }
 
+// tools are those of a gateway whose callers have every capability but "withheld".
+func tools(reg prometheus.Registerer) *packs.Registry {
+	return packs.New(packs.Options{Logger: slog.New(slog.DiscardHandler), Registerer: reg, Rights: generous{}})
+}
+
+type generous struct{}
+
+func (generous) HasRole(context.Context, auth.Principal, auth.Role) (bool, error) { return true, nil }
+
+func (generous) HasCapability(_ context.Context, _ auth.Principal, c string) (bool, error) {
+	return c != "withheld", nil
+}
+
 func start(t testing.TB) *gateway {
 	g := &gateway{t: t, metrics: prometheus.NewRegistry(), logged: &lines{}, l: bufconn.Listen(1 << 20)}
+	g.tools = tools(g.metrics)
 	g.Registry = New(Options{
 		Logger:     slog.New(slog.NewTextHandler(g.logged, &slog.HandlerOptions{Level: slog.LevelInfo})),
-		Registerer: g.metrics, ServerID: "server-1", Admit: admit, ReconnectGrace: grace, HeartbeatTimeout: silence,
+		Registerer: g.metrics, Tools: g.tools, ServerID: "server-1", Admit: admit, ReconnectGrace: grace, HeartbeatTimeout: silence,
 	})
 	g.server = grpc.NewServer(append(g.ServerOptions(keepAlive), grpc.StreamInterceptor(authenticate))...)
 	g.Register(g.server)

@@ -26,9 +26,10 @@ import (
 // serveTCP runs a gateway on a loopback port.
 func serveTCP(b *testing.B) (*Registry, string) {
 	b.Helper()
+	reg := prometheus.NewRegistry()
 	r := New(Options{
-		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
-		ServerID: "s", ReconnectGrace: grace, HeartbeatTimeout: silence,
+		Logger: slog.New(slog.DiscardHandler), Registerer: reg,
+		Tools: tools(reg), ServerID: "s", ReconnectGrace: grace, HeartbeatTimeout: silence,
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/packs"
 	pb "coven-gateway/proto/coven"
 )
 
@@ -74,11 +75,12 @@ func endingOf(err error) *ending {
 // A Conn is one agent's stream.
 //
 // Two goroutines belong to it while it is idle: the handler, which only waits for the end, and
-// receive. A third one, write, lives as long as there is something to send; at most one does. gRPC
+// receive. A third one, write, lives as long as there is something to send; at most one does. Each
+// tool that the agent calls has one, too, until it has returned (see callTool). gRPC
 // ends a Recv or Send that is under way only when the handler returns, so the handler can be in
 // neither of them: that is how the gateway can end a stream whose agent does not send or read.
-// The registry waits for receive, and receive for write. When gRPC has ended the stream, the
-// handler waits for receive, too.
+// The registry waits for receive, and receive for write and the tools. When gRPC has ended the
+// stream, the handler waits for receive, too.
 type Conn struct {
 	// Fixed when the stream begins.
 	registry *Registry
@@ -101,18 +103,23 @@ type Conn struct {
 	// Owned by receive.
 	notes []note // the last ones
 	noted int
-	why   *ending // the handler may read it after receiver.Wait
+	why   *ending             // the handler may read it after receiver.Wait
+	pack  *packs.Registration // of the tools that the agent hosts; nil for none
 
 	receiver sync.WaitGroup // receive
+	tools    sync.WaitGroup // the tools that the agent calls; started by receive
 	writer   sync.WaitGroup // write; started with mu held and only while open
 
 	// Guarded by mu, which is never held across a Send, a Recv or a call of a sink.
 	mu      sync.Mutex
 	state   state
-	calls   map[string]*call    // by request id; nil before the first
-	queue   []*pb.ServerMessage // for write, in order
-	writing bool                // write runs, or has failed
-	pulse   *time.Timer         // checks for silence; nil until the agent sends a heartbeat
+	calls   map[string]*call                        // by request id; nil before the first
+	queue   []*pb.ServerMessage                     // for write, in order
+	writing bool                                    // write runs, or has failed
+	retell  bool                                    // the agent is to be told of its tools again
+	asked   map[string]struct{}                     // the agent's request ids of the tools that it calls; nil before the first
+	hosted  map[string]chan *pb.ExecuteToolResponse // by the ids of the calls of the tools that it hosts; nil before the first
+	pulse   *time.Timer                             // checks for silence; nil until the agent sends a heartbeat
 }
 
 func newConn(r *Registry, stream grpc.BidiStreamingServer[pb.AgentMessage, pb.ServerMessage]) *Conn {
@@ -149,6 +156,7 @@ func (c *Conn) receive() {
 		c.why = errShutDown
 	}
 	c.close(c.why.cause)
+	c.unhost() // before the id is free, because the names of the tools have to be, too
 	c.registry.leave(c)
 	if c.ctx.Err() == nil && c.why.status == nil { // it has half-closed, and may still read
 		late := time.AfterFunc(flushTimeout, func() { c.end(c.why) })
@@ -156,6 +164,7 @@ func (c *Conn) receive() {
 		late.Stop()
 	}
 	c.end(c.why)
+	c.tools.Wait()
 	c.writer.Wait()
 }
 
@@ -274,12 +283,15 @@ func (c *Conn) welcome() {
 	c.info.ConnectedAt = time.Now().UTC()
 	c.seen.Store(int64(time.Since(c.registry.started)))
 	c.log().Info("agent connected", "name", c.info.Name)
+	welcome := welcomeMessage(c.registry.opts.ServerID, c.info, c.secrets)
+	welcome.GetWelcome().AvailableTools = c.available(c.ctx)
 	c.mu.Lock()
 	c.state = open
-	c.queue = append(c.queue, welcomeMessage(c.registry.opts.ServerID, c.info, c.secrets))
+	c.queue = append(c.queue, welcome)
 	c.secrets = nil
 	c.mu.Unlock()
 	c.registry.publish(c)
+	c.host()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.startWriter()
@@ -297,8 +309,10 @@ func (c *Conn) handle(m *pb.AgentMessage) error {
 	case *pb.AgentMessage_Heartbeat:
 		c.heartbeat()
 	case *pb.AgentMessage_ExecutePackTool:
-		return c.answer(toolNotFound(p.ExecutePackTool.GetRequestId()))
-	case *pb.AgentMessage_InjectionAck, *pb.AgentMessage_PackToolResult:
+		return c.callTool(p.ExecutePackTool)
+	case *pb.AgentMessage_PackToolResult:
+		c.hostedResult(p.PackToolResult)
+	case *pb.AgentMessage_InjectionAck:
 		c.log().Debug("an agent answered what nobody asked", "payload", fmt.Sprintf("%T", p))
 	case *pb.AgentMessage_Register:
 		c.note("an agent registered a second time on its stream; ignored", "")
@@ -361,7 +375,10 @@ func (c *Conn) dispatch(ctx context.Context, requestID string, m *pb.ServerMessa
 
 // answer queues the answer to what the agent asked. The agent is not read while it waits for room:
 // whoever asks faster than it reads is slowed down, and whoever does not read has to go.
-func (c *Conn) answer(m *pb.ServerMessage) error {
+func (c *Conn) answer(m *pb.ServerMessage) error { return c.finishTool("", m) }
+
+// finishTool is answer for the result of a call that was open.
+func (c *Conn) finishTool(id string, m *pb.ServerMessage) error {
 	ctx, cancel := context.WithTimeout(c.ctx, unreadTimeout)
 	defer cancel()
 	switch err := c.waitForRoom(ctx); {
@@ -373,6 +390,11 @@ func (c *Conn) answer(m *pb.ServerMessage) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	delete(c.asked, id)
+	if c.state != open {
+		<-c.room
+		return nil
+	}
 	c.push(m)
 	return nil
 }
@@ -431,7 +453,14 @@ func (c *Conn) startWriter() {
 
 // write sends what is queued and returns when nothing is left. It is the only sender.
 func (c *Conn) write() {
-	for m := c.pop(); m != nil; m = c.pop() {
+	for {
+		m, retell := c.pop()
+		if retell {
+			m = toolUpdate(c.available(c.ctx))
+		}
+		if m == nil {
+			return
+		}
 		if err := c.stream.Send(m); err != nil {
 			what := "sending message"
 			if m.GetWelcome() != nil {
@@ -449,19 +478,27 @@ func (c *Conn) write() {
 	}
 }
 
-// pop returns the next message to send; nil when there is none, and the writer has to return.
-func (c *Conn) pop() *pb.ServerMessage {
+// pop returns the next message to send, or says that the next one is the list of tools; neither when
+// nothing is left, and the writer has to return.
+func (c *Conn) pop() (m *pb.ServerMessage, retell bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.queue) == 0 || c.ctx.Err() != nil {
-		c.writing = false
-		c.queue = nil
-		return nil
+	for len(c.queue) > 0 && c.ctx.Err() == nil {
+		m := c.queue[0]
+		c.queue[0] = nil
+		c.queue = c.queue[1:]
+		if !c.stale(m) {
+			return m, false
+		}
+		<-c.room
 	}
-	m := c.queue[0]
-	c.queue[0] = nil
-	c.queue = c.queue[1:]
-	return m
+	c.queue = nil
+	if c.retell && c.ctx.Err() == nil {
+		c.retell = false
+		return nil, true
+	}
+	c.writing = false
+	return nil, false
 }
 
 // close refuses further messages and tells every open call that the agent is gone.
@@ -581,7 +618,7 @@ var _ conversation.Call = (*call)(nil)
 
 // takesRoom reports whether a message had to wait for room in the queue.
 func takesRoom(m *pb.ServerMessage) bool {
-	return m.GetSendMessage() != nil || m.GetPackToolResult() != nil
+	return m.GetSendMessage() != nil || m.GetPackToolResult() != nil || m.GetExecutePackTool() != nil
 }
 
 // receiveFailed says what the failure of a Recv means.

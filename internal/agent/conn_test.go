@@ -455,16 +455,6 @@ func TestHeartbeatsWhileBusy(t *testing.T) {
 	})
 }
 
-func TestToolsAreNotThereYet(t *testing.T) {
-	bubble(t, func(t *testing.T, g *gateway) {
-		a := g.agent("a")
-		a.send(&pb.AgentMessage{Payload: &pb.AgentMessage_ExecutePackTool{ExecutePackTool: &pb.ExecutePackTool{RequestId: "r", ToolName: "t"}}})
-		r := a.next().GetPackToolResult()
-		equal(t, "request", r.GetRequestId(), "r")
-		equal(t, "error", r.GetError(), "tool not found")
-	})
-}
-
 // An agent that calls tools and does not read the results has to go.
 func TestAgentThatDoesNotReadResults(t *testing.T) {
 	bubble(t, func(t *testing.T, g *gateway) {

@@ -25,6 +25,7 @@ import (
 
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/packs"
 )
 
 // Bounds of a shutdown.
@@ -42,6 +43,7 @@ var errClosing = fault.New(fault.Unavailable, "the gateway is shutting down")
 type Options struct {
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+	Tools      *packs.Registry
 	ServerID   string // what Welcome calls this gateway; the same after every start
 
 	// Admit decides whether the caller in ctx may be an agent with an id. It returns the
@@ -122,6 +124,7 @@ func New(o Options) *Registry {
 		idle:      make(chan struct{}),
 	}
 	r.metrics = newMetrics(o.Registerer, r)
+	o.Tools.OnChange(r.toolsChanged)
 	return r
 }
 

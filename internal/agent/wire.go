@@ -31,7 +31,7 @@ const (
 const defaultToolTimeout = 30 * time.Second
 
 // features are the optional parts of the protocol that the gateway understands.
-var features = []string{"token_usage", "tool_states", featureCancellation}
+var features = []string{"token_usage", "tool_states", featureCancellation, featureToolUpdates}
 
 // registration reads the first message of a stream. Its faults are Invalid.
 func registration(m *pb.AgentMessage) (Info, error) {
@@ -255,13 +255,6 @@ func cancelRequest(requestID, reason string) *pb.ServerMessage {
 func toolApproval(id string, approved, all bool) *pb.ServerMessage {
 	return &pb.ServerMessage{Payload: &pb.ServerMessage_ToolApproval{ToolApproval: &pb.ToolApprovalResponse{
 		Id: id, Approved: approved, ApproveAll: all,
-	}}}
-}
-
-// toolNotFound answers a call of any tool, until there are some.
-func toolNotFound(requestID string) *pb.ServerMessage {
-	return &pb.ServerMessage{Payload: &pb.ServerMessage_PackToolResult{PackToolResult: &pb.PackToolResult{
-		RequestId: requestID, Result: &pb.PackToolResult_Error{Error: "tool not found"},
 	}}}
 }
 

@@ -140,7 +140,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.tools = packs.New(packs.Options{Logger: o.Logger, Registerer: reg, Rights: g.identity})
 	remote := packgrpc.New(packgrpc.Options{Logger: o.Logger, Packs: g.tools, TakeoverGrace: cfg.Agents.ReconnectGracePeriod})
 	g.agents = agent.New(agent.Options{
-		Logger: o.Logger, Registerer: reg, ServerID: serverID, Admit: g.identity.Admit,
+		Logger: o.Logger, Registerer: reg, Tools: g.tools, ServerID: serverID, Admit: g.identity.Admit,
 		ReconnectGrace:   cfg.Agents.ReconnectGracePeriod,
 		HeartbeatTimeout: cfg.Agents.HeartbeatTimeout,
 	})

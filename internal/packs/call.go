@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"time"
+	"unicode/utf8"
 
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/fault"
@@ -100,6 +101,8 @@ func (r *Registry) run(ctx context.Context, t *tool, call *Call) (string, error)
 		return "", err
 	case len(output) > MaxOutput:
 		return "", fault.New(fault.TooLarge, "the output of a tool must not be longer than %d bytes; that of %s has %d", MaxOutput, t.Name, len(output))
+	case !utf8.ValidString(output): // it could not be sent
+		return "", Failed("the output of " + t.Name + " is not UTF-8")
 	}
 	return output, nil
 }

@@ -120,9 +120,15 @@ func (c *Call) WaitFor(agentID string) (done func(), err error) {
 	return c.registry.waits.add(c.AgentID, agentID)
 }
 
+// maxFailure bounds the words of a failure, in bytes.
+const maxFailure = 64 << 10
+
 // Failed returns the error of a tool that has failed, in words for the caller.
 func Failed(words string) error {
-	return &fault.Error{Code: fault.ToolFailed, Msg: words}
+	if len(words) > maxFailure {
+		words = words[:maxFailure] + "…"
+	}
+	return &fault.Error{Code: fault.ToolFailed, Msg: strings.ToValidUTF8(words, "\uFFFD")}
 }
 
 // toolName is what a tool may be called: what MCP and the models' own interfaces take.

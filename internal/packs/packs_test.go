@@ -106,6 +106,7 @@ func TestCall(t *testing.T) {
 		{Name: "large", Call: func(context.Context, *packs.Call) (string, error) {
 			return strings.Repeat("x", packs.MaxOutput+1), nil
 		}},
+		{Name: "bytes", Call: func(context.Context, *packs.Call) (string, error) { return "\xff", nil }},
 	}})
 	c := caller
 	c.TurnID = "turn"
@@ -126,6 +127,7 @@ func TestCall(t *testing.T) {
 		{"breaks", "", fault.Internal, "internal server error"},
 		{"panics", "", fault.Internal, "internal server error"},
 		{"large", "", fault.TooLarge, "3145728 bytes"},
+		{"bytes", "", fault.ToolFailed, "not UTF-8"},
 		{"t", `{"x":"` + strings.Repeat("x", packs.MaxInput) + `"}`, fault.TooLarge, "3145728 bytes"},
 		{"t", `{`, fault.Invalid, "invalid input: it is not JSON"},
 		{"t", `[]`, fault.Invalid, "invalid input: at /: got array, want object"},

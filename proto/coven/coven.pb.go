@@ -361,6 +361,7 @@ type ServerMessage struct {
 	//	*ServerMessage_CancelRequest
 	//	*ServerMessage_PackToolResult
 	//	*ServerMessage_ExecutePackTool
+	//	*ServerMessage_ToolUpdate
 	Payload       isServerMessage_Payload `protobuf_oneof:"payload"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -484,6 +485,15 @@ func (x *ServerMessage) GetExecutePackTool() *ExecuteToolRequest {
 	return nil
 }
 
+func (x *ServerMessage) GetToolUpdate() *ToolUpdate {
+	if x != nil {
+		if x, ok := x.Payload.(*ServerMessage_ToolUpdate); ok {
+			return x.ToolUpdate
+		}
+	}
+	return nil
+}
+
 type isServerMessage_Payload interface {
 	isServerMessage_Payload()
 }
@@ -535,6 +545,11 @@ type ServerMessage_ExecutePackTool struct {
 	ExecutePackTool *ExecuteToolRequest `protobuf:"bytes,100,opt,name=execute_pack_tool,json=executePackTool,proto3,oneof"`
 }
 
+type ServerMessage_ToolUpdate struct {
+	// Tools have come or gone. Only to agents that declare `tool_updates`.
+	ToolUpdate *ToolUpdate `protobuf:"bytes,110,opt,name=tool_update,json=toolUpdate,proto3,oneof"`
+}
+
 func (*ServerMessage_Welcome) isServerMessage_Payload() {}
 
 func (*ServerMessage_SendMessage) isServerMessage_Payload() {}
@@ -553,6 +568,8 @@ func (*ServerMessage_PackToolResult) isServerMessage_Payload() {}
 
 func (*ServerMessage_ExecutePackTool) isServerMessage_Payload() {}
 
+func (*ServerMessage_ToolUpdate) isServerMessage_Payload() {}
+
 // RegisterAgent introduces an agent.
 type RegisterAgent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -567,7 +584,8 @@ type RegisterAgent struct {
 	// Where and how the agent runs. Some agents send none.
 	Metadata *AgentMetadata `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	// Optional parts of this protocol that the agent understands: `token_usage`,
-	// `tool_states`, `pack_tools`, `injection`, `cancellation`, `resume`.
+	// `tool_states`, `pack_tools`, `injection`, `cancellation`, `resume`,
+	// `tool_updates`.
 	ProtocolFeatures []string `protobuf:"bytes,5,rep,name=protocol_features,json=protocolFeatures,proto3" json:"protocol_features,omitempty"`
 	// Tools that the agent hosts for others; they exist while it is connected and
 	// are called with ServerMessage.execute_pack_tool.
@@ -2771,6 +2789,52 @@ func (x *AvailableTools) GetTools() []*ToolDefinition {
 	return nil
 }
 
+// ToolUpdate tells an agent which tools it may call now.
+type ToolUpdate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of them, in place of those in Welcome.available_tools.
+	Tools         []*ToolDefinition `protobuf:"bytes,1,rep,name=tools,proto3" json:"tools,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToolUpdate) Reset() {
+	*x = ToolUpdate{}
+	mi := &file_coven_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToolUpdate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToolUpdate) ProtoMessage() {}
+
+func (x *ToolUpdate) ProtoReflect() protoreflect.Message {
+	mi := &file_coven_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToolUpdate.ProtoReflect.Descriptor instead.
+func (*ToolUpdate) Descriptor() ([]byte, []int) {
+	return file_coven_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ToolUpdate) GetTools() []*ToolDefinition {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
+}
+
 // ExecuteToolRequest asks a pack, or an agent that hosts tools, to run a tool.
 type ExecuteToolRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -2784,7 +2848,7 @@ type ExecuteToolRequest struct {
 
 func (x *ExecuteToolRequest) Reset() {
 	*x = ExecuteToolRequest{}
-	mi := &file_coven_proto_msgTypes[33]
+	mi := &file_coven_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2796,7 +2860,7 @@ func (x *ExecuteToolRequest) String() string {
 func (*ExecuteToolRequest) ProtoMessage() {}
 
 func (x *ExecuteToolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[33]
+	mi := &file_coven_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2809,7 +2873,7 @@ func (x *ExecuteToolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteToolRequest.ProtoReflect.Descriptor instead.
 func (*ExecuteToolRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{33}
+	return file_coven_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecuteToolRequest) GetToolName() string {
@@ -2848,7 +2912,7 @@ type ExecuteToolResponse struct {
 
 func (x *ExecuteToolResponse) Reset() {
 	*x = ExecuteToolResponse{}
-	mi := &file_coven_proto_msgTypes[34]
+	mi := &file_coven_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +2924,7 @@ func (x *ExecuteToolResponse) String() string {
 func (*ExecuteToolResponse) ProtoMessage() {}
 
 func (x *ExecuteToolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[34]
+	mi := &file_coven_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +2937,7 @@ func (x *ExecuteToolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteToolResponse.ProtoReflect.Descriptor instead.
 func (*ExecuteToolResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{34}
+	return file_coven_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExecuteToolResponse) GetRequestId() string {
@@ -2938,7 +3002,7 @@ type ExecutePackTool struct {
 
 func (x *ExecutePackTool) Reset() {
 	*x = ExecutePackTool{}
-	mi := &file_coven_proto_msgTypes[35]
+	mi := &file_coven_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3014,7 @@ func (x *ExecutePackTool) String() string {
 func (*ExecutePackTool) ProtoMessage() {}
 
 func (x *ExecutePackTool) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[35]
+	mi := &file_coven_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3027,7 @@ func (x *ExecutePackTool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutePackTool.ProtoReflect.Descriptor instead.
 func (*ExecutePackTool) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{35}
+	return file_coven_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExecutePackTool) GetRequestId() string {
@@ -3004,7 +3068,7 @@ type PackToolResult struct {
 
 func (x *PackToolResult) Reset() {
 	*x = PackToolResult{}
-	mi := &file_coven_proto_msgTypes[36]
+	mi := &file_coven_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3016,7 +3080,7 @@ func (x *PackToolResult) String() string {
 func (*PackToolResult) ProtoMessage() {}
 
 func (x *PackToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[36]
+	mi := &file_coven_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3029,7 +3093,7 @@ func (x *PackToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackToolResult.ProtoReflect.Descriptor instead.
 func (*PackToolResult) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{36}
+	return file_coven_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PackToolResult) GetRequestId() string {
@@ -3108,7 +3172,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_coven_proto_msgTypes[37]
+	mi := &file_coven_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3120,7 +3184,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[37]
+	mi := &file_coven_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3133,7 +3197,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{37}
+	return file_coven_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Event) GetId() string {
@@ -3232,7 +3296,7 @@ type GetEventsRequest struct {
 
 func (x *GetEventsRequest) Reset() {
 	*x = GetEventsRequest{}
-	mi := &file_coven_proto_msgTypes[38]
+	mi := &file_coven_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3308,7 @@ func (x *GetEventsRequest) String() string {
 func (*GetEventsRequest) ProtoMessage() {}
 
 func (x *GetEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[38]
+	mi := &file_coven_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3321,7 @@ func (x *GetEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEventsRequest.ProtoReflect.Descriptor instead.
 func (*GetEventsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{38}
+	return file_coven_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetEventsRequest) GetConversationKey() string {
@@ -3309,7 +3373,7 @@ type GetEventsResponse struct {
 
 func (x *GetEventsResponse) Reset() {
 	*x = GetEventsResponse{}
-	mi := &file_coven_proto_msgTypes[39]
+	mi := &file_coven_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3321,7 +3385,7 @@ func (x *GetEventsResponse) String() string {
 func (*GetEventsResponse) ProtoMessage() {}
 
 func (x *GetEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[39]
+	mi := &file_coven_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3334,7 +3398,7 @@ func (x *GetEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEventsResponse.ProtoReflect.Descriptor instead.
 func (*GetEventsResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{39}
+	return file_coven_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetEventsResponse) GetEvents() []*Event {
@@ -3377,7 +3441,7 @@ type MeResponse struct {
 
 func (x *MeResponse) Reset() {
 	*x = MeResponse{}
-	mi := &file_coven_proto_msgTypes[40]
+	mi := &file_coven_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3389,7 +3453,7 @@ func (x *MeResponse) String() string {
 func (*MeResponse) ProtoMessage() {}
 
 func (x *MeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[40]
+	mi := &file_coven_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3402,7 +3466,7 @@ func (x *MeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeResponse.ProtoReflect.Descriptor instead.
 func (*MeResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{40}
+	return file_coven_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *MeResponse) GetPrincipalId() string {
@@ -3469,7 +3533,7 @@ type ClientSendMessageRequest struct {
 
 func (x *ClientSendMessageRequest) Reset() {
 	*x = ClientSendMessageRequest{}
-	mi := &file_coven_proto_msgTypes[41]
+	mi := &file_coven_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3481,7 +3545,7 @@ func (x *ClientSendMessageRequest) String() string {
 func (*ClientSendMessageRequest) ProtoMessage() {}
 
 func (x *ClientSendMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[41]
+	mi := &file_coven_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3494,7 +3558,7 @@ func (x *ClientSendMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientSendMessageRequest.ProtoReflect.Descriptor instead.
 func (*ClientSendMessageRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{41}
+	return file_coven_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ClientSendMessageRequest) GetConversationKey() string {
@@ -3538,7 +3602,7 @@ type ClientSendMessageResponse struct {
 
 func (x *ClientSendMessageResponse) Reset() {
 	*x = ClientSendMessageResponse{}
-	mi := &file_coven_proto_msgTypes[42]
+	mi := &file_coven_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3550,7 +3614,7 @@ func (x *ClientSendMessageResponse) String() string {
 func (*ClientSendMessageResponse) ProtoMessage() {}
 
 func (x *ClientSendMessageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[42]
+	mi := &file_coven_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3563,7 +3627,7 @@ func (x *ClientSendMessageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientSendMessageResponse.ProtoReflect.Descriptor instead.
 func (*ClientSendMessageResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{42}
+	return file_coven_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ClientSendMessageResponse) GetStatus() string {
@@ -3593,7 +3657,7 @@ type StreamEventsRequest struct {
 
 func (x *StreamEventsRequest) Reset() {
 	*x = StreamEventsRequest{}
-	mi := &file_coven_proto_msgTypes[43]
+	mi := &file_coven_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3605,7 +3669,7 @@ func (x *StreamEventsRequest) String() string {
 func (*StreamEventsRequest) ProtoMessage() {}
 
 func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[43]
+	mi := &file_coven_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3618,7 +3682,7 @@ func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsRequest.ProtoReflect.Descriptor instead.
 func (*StreamEventsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{43}
+	return file_coven_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StreamEventsRequest) GetConversationKey() string {
@@ -3661,7 +3725,7 @@ type ClientStreamEvent struct {
 
 func (x *ClientStreamEvent) Reset() {
 	*x = ClientStreamEvent{}
-	mi := &file_coven_proto_msgTypes[44]
+	mi := &file_coven_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3673,7 +3737,7 @@ func (x *ClientStreamEvent) String() string {
 func (*ClientStreamEvent) ProtoMessage() {}
 
 func (x *ClientStreamEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[44]
+	mi := &file_coven_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3686,7 +3750,7 @@ func (x *ClientStreamEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientStreamEvent.ProtoReflect.Descriptor instead.
 func (*ClientStreamEvent) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{44}
+	return file_coven_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ClientStreamEvent) GetConversationKey() string {
@@ -3895,7 +3959,7 @@ type TextChunk struct {
 
 func (x *TextChunk) Reset() {
 	*x = TextChunk{}
-	mi := &file_coven_proto_msgTypes[45]
+	mi := &file_coven_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3907,7 +3971,7 @@ func (x *TextChunk) String() string {
 func (*TextChunk) ProtoMessage() {}
 
 func (x *TextChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[45]
+	mi := &file_coven_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3920,7 +3984,7 @@ func (x *TextChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TextChunk.ProtoReflect.Descriptor instead.
 func (*TextChunk) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{45}
+	return file_coven_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *TextChunk) GetContent() string {
@@ -3940,7 +4004,7 @@ type ThinkingChunk struct {
 
 func (x *ThinkingChunk) Reset() {
 	*x = ThinkingChunk{}
-	mi := &file_coven_proto_msgTypes[46]
+	mi := &file_coven_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3952,7 +4016,7 @@ func (x *ThinkingChunk) String() string {
 func (*ThinkingChunk) ProtoMessage() {}
 
 func (x *ThinkingChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[46]
+	mi := &file_coven_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3965,7 +4029,7 @@ func (x *ThinkingChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThinkingChunk.ProtoReflect.Descriptor instead.
 func (*ThinkingChunk) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{46}
+	return file_coven_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ThinkingChunk) GetContent() string {
@@ -3986,7 +4050,7 @@ type StreamDone struct {
 
 func (x *StreamDone) Reset() {
 	*x = StreamDone{}
-	mi := &file_coven_proto_msgTypes[47]
+	mi := &file_coven_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3998,7 +4062,7 @@ func (x *StreamDone) String() string {
 func (*StreamDone) ProtoMessage() {}
 
 func (x *StreamDone) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[47]
+	mi := &file_coven_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4011,7 +4075,7 @@ func (x *StreamDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamDone.ProtoReflect.Descriptor instead.
 func (*StreamDone) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{47}
+	return file_coven_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *StreamDone) GetFullResponse() string {
@@ -4034,7 +4098,7 @@ type StreamError struct {
 
 func (x *StreamError) Reset() {
 	*x = StreamError{}
-	mi := &file_coven_proto_msgTypes[48]
+	mi := &file_coven_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4046,7 +4110,7 @@ func (x *StreamError) String() string {
 func (*StreamError) ProtoMessage() {}
 
 func (x *StreamError) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[48]
+	mi := &file_coven_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4059,7 +4123,7 @@ func (x *StreamError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamError.ProtoReflect.Descriptor instead.
 func (*StreamError) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{48}
+	return file_coven_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *StreamError) GetMessage() string {
@@ -4092,7 +4156,7 @@ type ClientToolApprovalRequest struct {
 
 func (x *ClientToolApprovalRequest) Reset() {
 	*x = ClientToolApprovalRequest{}
-	mi := &file_coven_proto_msgTypes[49]
+	mi := &file_coven_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4104,7 +4168,7 @@ func (x *ClientToolApprovalRequest) String() string {
 func (*ClientToolApprovalRequest) ProtoMessage() {}
 
 func (x *ClientToolApprovalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[49]
+	mi := &file_coven_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4117,7 +4181,7 @@ func (x *ClientToolApprovalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientToolApprovalRequest.ProtoReflect.Descriptor instead.
 func (*ClientToolApprovalRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{49}
+	return file_coven_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ClientToolApprovalRequest) GetAgentId() string {
@@ -4169,7 +4233,7 @@ type ApproveToolRequest struct {
 
 func (x *ApproveToolRequest) Reset() {
 	*x = ApproveToolRequest{}
-	mi := &file_coven_proto_msgTypes[50]
+	mi := &file_coven_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4181,7 +4245,7 @@ func (x *ApproveToolRequest) String() string {
 func (*ApproveToolRequest) ProtoMessage() {}
 
 func (x *ApproveToolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[50]
+	mi := &file_coven_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4194,7 +4258,7 @@ func (x *ApproveToolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveToolRequest.ProtoReflect.Descriptor instead.
 func (*ApproveToolRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{50}
+	return file_coven_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ApproveToolRequest) GetAgentId() string {
@@ -4237,7 +4301,7 @@ type ApproveToolResponse struct {
 
 func (x *ApproveToolResponse) Reset() {
 	*x = ApproveToolResponse{}
-	mi := &file_coven_proto_msgTypes[51]
+	mi := &file_coven_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4249,7 +4313,7 @@ func (x *ApproveToolResponse) String() string {
 func (*ApproveToolResponse) ProtoMessage() {}
 
 func (x *ApproveToolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[51]
+	mi := &file_coven_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4262,7 +4326,7 @@ func (x *ApproveToolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveToolResponse.ProtoReflect.Descriptor instead.
 func (*ApproveToolResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{51}
+	return file_coven_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ApproveToolResponse) GetSuccess() bool {
@@ -4300,7 +4364,7 @@ type UserQuestionRequest struct {
 
 func (x *UserQuestionRequest) Reset() {
 	*x = UserQuestionRequest{}
-	mi := &file_coven_proto_msgTypes[52]
+	mi := &file_coven_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4312,7 +4376,7 @@ func (x *UserQuestionRequest) String() string {
 func (*UserQuestionRequest) ProtoMessage() {}
 
 func (x *UserQuestionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[52]
+	mi := &file_coven_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4325,7 +4389,7 @@ func (x *UserQuestionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserQuestionRequest.ProtoReflect.Descriptor instead.
 func (*UserQuestionRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{52}
+	return file_coven_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *UserQuestionRequest) GetAgentId() string {
@@ -4388,7 +4452,7 @@ type QuestionOption struct {
 
 func (x *QuestionOption) Reset() {
 	*x = QuestionOption{}
-	mi := &file_coven_proto_msgTypes[53]
+	mi := &file_coven_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4400,7 +4464,7 @@ func (x *QuestionOption) String() string {
 func (*QuestionOption) ProtoMessage() {}
 
 func (x *QuestionOption) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[53]
+	mi := &file_coven_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4413,7 +4477,7 @@ func (x *QuestionOption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuestionOption.ProtoReflect.Descriptor instead.
 func (*QuestionOption) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{53}
+	return file_coven_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *QuestionOption) GetLabel() string {
@@ -4445,7 +4509,7 @@ type AnswerQuestionRequest struct {
 
 func (x *AnswerQuestionRequest) Reset() {
 	*x = AnswerQuestionRequest{}
-	mi := &file_coven_proto_msgTypes[54]
+	mi := &file_coven_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4457,7 +4521,7 @@ func (x *AnswerQuestionRequest) String() string {
 func (*AnswerQuestionRequest) ProtoMessage() {}
 
 func (x *AnswerQuestionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[54]
+	mi := &file_coven_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4470,7 +4534,7 @@ func (x *AnswerQuestionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerQuestionRequest.ProtoReflect.Descriptor instead.
 func (*AnswerQuestionRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{54}
+	return file_coven_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *AnswerQuestionRequest) GetAgentId() string {
@@ -4513,7 +4577,7 @@ type AnswerQuestionResponse struct {
 
 func (x *AnswerQuestionResponse) Reset() {
 	*x = AnswerQuestionResponse{}
-	mi := &file_coven_proto_msgTypes[55]
+	mi := &file_coven_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4525,7 +4589,7 @@ func (x *AnswerQuestionResponse) String() string {
 func (*AnswerQuestionResponse) ProtoMessage() {}
 
 func (x *AnswerQuestionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[55]
+	mi := &file_coven_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4538,7 +4602,7 @@ func (x *AnswerQuestionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerQuestionResponse.ProtoReflect.Descriptor instead.
 func (*AnswerQuestionResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{55}
+	return file_coven_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *AnswerQuestionResponse) GetSuccess() bool {
@@ -4566,7 +4630,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_coven_proto_msgTypes[56]
+	mi := &file_coven_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4578,7 +4642,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[56]
+	mi := &file_coven_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4591,7 +4655,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{56}
+	return file_coven_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListAgentsRequest) GetWorkspace() string {
@@ -4611,7 +4675,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_coven_proto_msgTypes[57]
+	mi := &file_coven_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4623,7 +4687,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[57]
+	mi := &file_coven_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4636,7 +4700,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{57}
+	return file_coven_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*AgentInfo {
@@ -4662,7 +4726,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_coven_proto_msgTypes[58]
+	mi := &file_coven_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4674,7 +4738,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[58]
+	mi := &file_coven_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4687,7 +4751,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{58}
+	return file_coven_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AgentInfo) GetId() string {
@@ -4745,7 +4809,7 @@ type RegisterAgentRequest struct {
 
 func (x *RegisterAgentRequest) Reset() {
 	*x = RegisterAgentRequest{}
-	mi := &file_coven_proto_msgTypes[59]
+	mi := &file_coven_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4757,7 +4821,7 @@ func (x *RegisterAgentRequest) String() string {
 func (*RegisterAgentRequest) ProtoMessage() {}
 
 func (x *RegisterAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[59]
+	mi := &file_coven_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4770,7 +4834,7 @@ func (x *RegisterAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAgentRequest.ProtoReflect.Descriptor instead.
 func (*RegisterAgentRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{59}
+	return file_coven_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RegisterAgentRequest) GetDisplayName() string {
@@ -4799,7 +4863,7 @@ type RegisterAgentResponse struct {
 
 func (x *RegisterAgentResponse) Reset() {
 	*x = RegisterAgentResponse{}
-	mi := &file_coven_proto_msgTypes[60]
+	mi := &file_coven_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4811,7 +4875,7 @@ func (x *RegisterAgentResponse) String() string {
 func (*RegisterAgentResponse) ProtoMessage() {}
 
 func (x *RegisterAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[60]
+	mi := &file_coven_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4824,7 +4888,7 @@ func (x *RegisterAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAgentResponse.ProtoReflect.Descriptor instead.
 func (*RegisterAgentResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{60}
+	return file_coven_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RegisterAgentResponse) GetPrincipalId() string {
@@ -4853,7 +4917,7 @@ type RegisterClientRequest struct {
 
 func (x *RegisterClientRequest) Reset() {
 	*x = RegisterClientRequest{}
-	mi := &file_coven_proto_msgTypes[61]
+	mi := &file_coven_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4865,7 +4929,7 @@ func (x *RegisterClientRequest) String() string {
 func (*RegisterClientRequest) ProtoMessage() {}
 
 func (x *RegisterClientRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[61]
+	mi := &file_coven_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4878,7 +4942,7 @@ func (x *RegisterClientRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterClientRequest.ProtoReflect.Descriptor instead.
 func (*RegisterClientRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{61}
+	return file_coven_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RegisterClientRequest) GetDisplayName() string {
@@ -4907,7 +4971,7 @@ type RegisterClientResponse struct {
 
 func (x *RegisterClientResponse) Reset() {
 	*x = RegisterClientResponse{}
-	mi := &file_coven_proto_msgTypes[62]
+	mi := &file_coven_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4919,7 +4983,7 @@ func (x *RegisterClientResponse) String() string {
 func (*RegisterClientResponse) ProtoMessage() {}
 
 func (x *RegisterClientResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[62]
+	mi := &file_coven_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4932,7 +4996,7 @@ func (x *RegisterClientResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterClientResponse.ProtoReflect.Descriptor instead.
 func (*RegisterClientResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{62}
+	return file_coven_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RegisterClientResponse) GetPrincipalId() string {
@@ -4967,7 +5031,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_coven_proto_msgTypes[63]
+	mi := &file_coven_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4979,7 +5043,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[63]
+	mi := &file_coven_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4992,7 +5056,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{63}
+	return file_coven_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Binding) GetId() string {
@@ -5048,7 +5112,7 @@ type ListBindingsRequest struct {
 
 func (x *ListBindingsRequest) Reset() {
 	*x = ListBindingsRequest{}
-	mi := &file_coven_proto_msgTypes[64]
+	mi := &file_coven_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5060,7 +5124,7 @@ func (x *ListBindingsRequest) String() string {
 func (*ListBindingsRequest) ProtoMessage() {}
 
 func (x *ListBindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[64]
+	mi := &file_coven_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5073,7 +5137,7 @@ func (x *ListBindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListBindingsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{64}
+	return file_coven_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListBindingsRequest) GetFrontend() string {
@@ -5100,7 +5164,7 @@ type ListBindingsResponse struct {
 
 func (x *ListBindingsResponse) Reset() {
 	*x = ListBindingsResponse{}
-	mi := &file_coven_proto_msgTypes[65]
+	mi := &file_coven_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5112,7 +5176,7 @@ func (x *ListBindingsResponse) String() string {
 func (*ListBindingsResponse) ProtoMessage() {}
 
 func (x *ListBindingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[65]
+	mi := &file_coven_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5125,7 +5189,7 @@ func (x *ListBindingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBindingsResponse.ProtoReflect.Descriptor instead.
 func (*ListBindingsResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{65}
+	return file_coven_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListBindingsResponse) GetBindings() []*Binding {
@@ -5147,7 +5211,7 @@ type CreateBindingRequest struct {
 
 func (x *CreateBindingRequest) Reset() {
 	*x = CreateBindingRequest{}
-	mi := &file_coven_proto_msgTypes[66]
+	mi := &file_coven_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5159,7 +5223,7 @@ func (x *CreateBindingRequest) String() string {
 func (*CreateBindingRequest) ProtoMessage() {}
 
 func (x *CreateBindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[66]
+	mi := &file_coven_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5172,7 +5236,7 @@ func (x *CreateBindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBindingRequest.ProtoReflect.Descriptor instead.
 func (*CreateBindingRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{66}
+	return file_coven_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *CreateBindingRequest) GetFrontend() string {
@@ -5207,7 +5271,7 @@ type UpdateBindingRequest struct {
 
 func (x *UpdateBindingRequest) Reset() {
 	*x = UpdateBindingRequest{}
-	mi := &file_coven_proto_msgTypes[67]
+	mi := &file_coven_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5219,7 +5283,7 @@ func (x *UpdateBindingRequest) String() string {
 func (*UpdateBindingRequest) ProtoMessage() {}
 
 func (x *UpdateBindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[67]
+	mi := &file_coven_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5232,7 +5296,7 @@ func (x *UpdateBindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateBindingRequest.ProtoReflect.Descriptor instead.
 func (*UpdateBindingRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{67}
+	return file_coven_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *UpdateBindingRequest) GetId() string {
@@ -5259,7 +5323,7 @@ type DeleteBindingRequest struct {
 
 func (x *DeleteBindingRequest) Reset() {
 	*x = DeleteBindingRequest{}
-	mi := &file_coven_proto_msgTypes[68]
+	mi := &file_coven_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5271,7 +5335,7 @@ func (x *DeleteBindingRequest) String() string {
 func (*DeleteBindingRequest) ProtoMessage() {}
 
 func (x *DeleteBindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[68]
+	mi := &file_coven_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5284,7 +5348,7 @@ func (x *DeleteBindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteBindingRequest.ProtoReflect.Descriptor instead.
 func (*DeleteBindingRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{68}
+	return file_coven_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *DeleteBindingRequest) GetId() string {
@@ -5303,7 +5367,7 @@ type DeleteBindingResponse struct {
 
 func (x *DeleteBindingResponse) Reset() {
 	*x = DeleteBindingResponse{}
-	mi := &file_coven_proto_msgTypes[69]
+	mi := &file_coven_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5315,7 +5379,7 @@ func (x *DeleteBindingResponse) String() string {
 func (*DeleteBindingResponse) ProtoMessage() {}
 
 func (x *DeleteBindingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[69]
+	mi := &file_coven_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5328,7 +5392,7 @@ func (x *DeleteBindingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteBindingResponse.ProtoReflect.Descriptor instead.
 func (*DeleteBindingResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{69}
+	return file_coven_proto_rawDescGZIP(), []int{70}
 }
 
 // CreateTokenRequest asks for a bearer token.
@@ -5344,7 +5408,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_coven_proto_msgTypes[70]
+	mi := &file_coven_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5356,7 +5420,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[70]
+	mi := &file_coven_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5369,7 +5433,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{70}
+	return file_coven_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *CreateTokenRequest) GetPrincipalId() string {
@@ -5398,7 +5462,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_coven_proto_msgTypes[71]
+	mi := &file_coven_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5410,7 +5474,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[71]
+	mi := &file_coven_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5423,7 +5487,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{71}
+	return file_coven_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -5460,7 +5524,7 @@ type Principal struct {
 
 func (x *Principal) Reset() {
 	*x = Principal{}
-	mi := &file_coven_proto_msgTypes[72]
+	mi := &file_coven_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5472,7 +5536,7 @@ func (x *Principal) String() string {
 func (*Principal) ProtoMessage() {}
 
 func (x *Principal) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[72]
+	mi := &file_coven_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5485,7 +5549,7 @@ func (x *Principal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Principal.ProtoReflect.Descriptor instead.
 func (*Principal) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{72}
+	return file_coven_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Principal) GetId() string {
@@ -5548,7 +5612,7 @@ type ListPrincipalsRequest struct {
 
 func (x *ListPrincipalsRequest) Reset() {
 	*x = ListPrincipalsRequest{}
-	mi := &file_coven_proto_msgTypes[73]
+	mi := &file_coven_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5560,7 +5624,7 @@ func (x *ListPrincipalsRequest) String() string {
 func (*ListPrincipalsRequest) ProtoMessage() {}
 
 func (x *ListPrincipalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[73]
+	mi := &file_coven_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5573,7 +5637,7 @@ func (x *ListPrincipalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPrincipalsRequest.ProtoReflect.Descriptor instead.
 func (*ListPrincipalsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{73}
+	return file_coven_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListPrincipalsRequest) GetType() string {
@@ -5600,7 +5664,7 @@ type ListPrincipalsResponse struct {
 
 func (x *ListPrincipalsResponse) Reset() {
 	*x = ListPrincipalsResponse{}
-	mi := &file_coven_proto_msgTypes[74]
+	mi := &file_coven_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5612,7 +5676,7 @@ func (x *ListPrincipalsResponse) String() string {
 func (*ListPrincipalsResponse) ProtoMessage() {}
 
 func (x *ListPrincipalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[74]
+	mi := &file_coven_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5625,7 +5689,7 @@ func (x *ListPrincipalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPrincipalsResponse.ProtoReflect.Descriptor instead.
 func (*ListPrincipalsResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{74}
+	return file_coven_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListPrincipalsResponse) GetPrincipals() []*Principal {
@@ -5652,7 +5716,7 @@ type CreatePrincipalRequest struct {
 
 func (x *CreatePrincipalRequest) Reset() {
 	*x = CreatePrincipalRequest{}
-	mi := &file_coven_proto_msgTypes[75]
+	mi := &file_coven_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5664,7 +5728,7 @@ func (x *CreatePrincipalRequest) String() string {
 func (*CreatePrincipalRequest) ProtoMessage() {}
 
 func (x *CreatePrincipalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[75]
+	mi := &file_coven_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5677,7 +5741,7 @@ func (x *CreatePrincipalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePrincipalRequest.ProtoReflect.Descriptor instead.
 func (*CreatePrincipalRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{75}
+	return file_coven_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *CreatePrincipalRequest) GetType() string {
@@ -5725,7 +5789,7 @@ type DeletePrincipalRequest struct {
 
 func (x *DeletePrincipalRequest) Reset() {
 	*x = DeletePrincipalRequest{}
-	mi := &file_coven_proto_msgTypes[76]
+	mi := &file_coven_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5737,7 +5801,7 @@ func (x *DeletePrincipalRequest) String() string {
 func (*DeletePrincipalRequest) ProtoMessage() {}
 
 func (x *DeletePrincipalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[76]
+	mi := &file_coven_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5750,7 +5814,7 @@ func (x *DeletePrincipalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePrincipalRequest.ProtoReflect.Descriptor instead.
 func (*DeletePrincipalRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{76}
+	return file_coven_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *DeletePrincipalRequest) GetId() string {
@@ -5769,7 +5833,7 @@ type DeletePrincipalResponse struct {
 
 func (x *DeletePrincipalResponse) Reset() {
 	*x = DeletePrincipalResponse{}
-	mi := &file_coven_proto_msgTypes[77]
+	mi := &file_coven_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5781,7 +5845,7 @@ func (x *DeletePrincipalResponse) String() string {
 func (*DeletePrincipalResponse) ProtoMessage() {}
 
 func (x *DeletePrincipalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[77]
+	mi := &file_coven_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5794,7 +5858,7 @@ func (x *DeletePrincipalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePrincipalResponse.ProtoReflect.Descriptor instead.
 func (*DeletePrincipalResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{77}
+	return file_coven_proto_rawDescGZIP(), []int{78}
 }
 
 var File_coven_proto protoreflect.FileDescriptor
@@ -5812,7 +5876,7 @@ const file_coven_proto_rawDesc = "" +
 	"\n" +
 	"tool_state\x18e \x01(\v2\x15.coven.AgentToolStateH\x00R\ttoolState\x125\n" +
 	"\tcancelled\x18f \x01(\v2\x15.coven.AgentCancelledH\x00R\tcancelledB\t\n" +
-	"\apayload\"\xc7\x04\n" +
+	"\apayload\"\xfd\x04\n" +
 	"\rServerMessage\x12*\n" +
 	"\awelcome\x18\x01 \x01(\v2\x0e.coven.WelcomeH\x00R\awelcome\x127\n" +
 	"\fsend_message\x18\x02 \x01(\v2\x12.coven.SendMessageH\x00R\vsendMessage\x12-\n" +
@@ -5822,7 +5886,9 @@ const file_coven_proto_rawDesc = "" +
 	"\x0einject_context\x18\x06 \x01(\v2\x14.coven.InjectContextH\x00R\rinjectContext\x12=\n" +
 	"\x0ecancel_request\x18\a \x01(\v2\x14.coven.CancelRequestH\x00R\rcancelRequest\x12A\n" +
 	"\x10pack_tool_result\x18\b \x01(\v2\x15.coven.PackToolResultH\x00R\x0epackToolResult\x12G\n" +
-	"\x11execute_pack_tool\x18d \x01(\v2\x19.coven.ExecuteToolRequestH\x00R\x0fexecutePackToolB\t\n" +
+	"\x11execute_pack_tool\x18d \x01(\v2\x19.coven.ExecuteToolRequestH\x00R\x0fexecutePackTool\x124\n" +
+	"\vtool_update\x18n \x01(\v2\x11.coven.ToolUpdateH\x00R\n" +
+	"toolUpdateB\t\n" +
 	"\apayload\"\xee\x01\n" +
 	"\rRegisterAgent\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x12\n" +
@@ -5988,6 +6054,9 @@ const file_coven_proto_rawDesc = "" +
 	"\apack_id\x18\x01 \x01(\tR\x06packId\x12%\n" +
 	"\x0erejected_tools\x18\x02 \x03(\tR\rrejectedTools\"=\n" +
 	"\x0eAvailableTools\x12+\n" +
+	"\x05tools\x18\x01 \x03(\v2\x15.coven.ToolDefinitionR\x05tools\"9\n" +
+	"\n" +
+	"ToolUpdate\x12+\n" +
 	"\x05tools\x18\x01 \x03(\v2\x15.coven.ToolDefinitionR\x05tools\"o\n" +
 	"\x12ExecuteToolRequest\x12\x1b\n" +
 	"\ttool_name\x18\x01 \x01(\tR\btoolName\x12\x1d\n" +
@@ -6298,7 +6367,7 @@ func file_coven_proto_rawDescGZIP() []byte {
 }
 
 var file_coven_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_coven_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_coven_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_coven_proto_goTypes = []any{
 	(InjectionPriority)(0),            // 0: coven.InjectionPriority
 	(ToolState)(0),                    // 1: coven.ToolState
@@ -6335,61 +6404,62 @@ var file_coven_proto_goTypes = []any{
 	(*PackManifest)(nil),              // 32: coven.PackManifest
 	(*PackWelcome)(nil),               // 33: coven.PackWelcome
 	(*AvailableTools)(nil),            // 34: coven.AvailableTools
-	(*ExecuteToolRequest)(nil),        // 35: coven.ExecuteToolRequest
-	(*ExecuteToolResponse)(nil),       // 36: coven.ExecuteToolResponse
-	(*ExecutePackTool)(nil),           // 37: coven.ExecutePackTool
-	(*PackToolResult)(nil),            // 38: coven.PackToolResult
-	(*Event)(nil),                     // 39: coven.Event
-	(*GetEventsRequest)(nil),          // 40: coven.GetEventsRequest
-	(*GetEventsResponse)(nil),         // 41: coven.GetEventsResponse
-	(*MeResponse)(nil),                // 42: coven.MeResponse
-	(*ClientSendMessageRequest)(nil),  // 43: coven.ClientSendMessageRequest
-	(*ClientSendMessageResponse)(nil), // 44: coven.ClientSendMessageResponse
-	(*StreamEventsRequest)(nil),       // 45: coven.StreamEventsRequest
-	(*ClientStreamEvent)(nil),         // 46: coven.ClientStreamEvent
-	(*TextChunk)(nil),                 // 47: coven.TextChunk
-	(*ThinkingChunk)(nil),             // 48: coven.ThinkingChunk
-	(*StreamDone)(nil),                // 49: coven.StreamDone
-	(*StreamError)(nil),               // 50: coven.StreamError
-	(*ClientToolApprovalRequest)(nil), // 51: coven.ClientToolApprovalRequest
-	(*ApproveToolRequest)(nil),        // 52: coven.ApproveToolRequest
-	(*ApproveToolResponse)(nil),       // 53: coven.ApproveToolResponse
-	(*UserQuestionRequest)(nil),       // 54: coven.UserQuestionRequest
-	(*QuestionOption)(nil),            // 55: coven.QuestionOption
-	(*AnswerQuestionRequest)(nil),     // 56: coven.AnswerQuestionRequest
-	(*AnswerQuestionResponse)(nil),    // 57: coven.AnswerQuestionResponse
-	(*ListAgentsRequest)(nil),         // 58: coven.ListAgentsRequest
-	(*ListAgentsResponse)(nil),        // 59: coven.ListAgentsResponse
-	(*AgentInfo)(nil),                 // 60: coven.AgentInfo
-	(*RegisterAgentRequest)(nil),      // 61: coven.RegisterAgentRequest
-	(*RegisterAgentResponse)(nil),     // 62: coven.RegisterAgentResponse
-	(*RegisterClientRequest)(nil),     // 63: coven.RegisterClientRequest
-	(*RegisterClientResponse)(nil),    // 64: coven.RegisterClientResponse
-	(*Binding)(nil),                   // 65: coven.Binding
-	(*ListBindingsRequest)(nil),       // 66: coven.ListBindingsRequest
-	(*ListBindingsResponse)(nil),      // 67: coven.ListBindingsResponse
-	(*CreateBindingRequest)(nil),      // 68: coven.CreateBindingRequest
-	(*UpdateBindingRequest)(nil),      // 69: coven.UpdateBindingRequest
-	(*DeleteBindingRequest)(nil),      // 70: coven.DeleteBindingRequest
-	(*DeleteBindingResponse)(nil),     // 71: coven.DeleteBindingResponse
-	(*CreateTokenRequest)(nil),        // 72: coven.CreateTokenRequest
-	(*CreateTokenResponse)(nil),       // 73: coven.CreateTokenResponse
-	(*Principal)(nil),                 // 74: coven.Principal
-	(*ListPrincipalsRequest)(nil),     // 75: coven.ListPrincipalsRequest
-	(*ListPrincipalsResponse)(nil),    // 76: coven.ListPrincipalsResponse
-	(*CreatePrincipalRequest)(nil),    // 77: coven.CreatePrincipalRequest
-	(*DeletePrincipalRequest)(nil),    // 78: coven.DeletePrincipalRequest
-	(*DeletePrincipalResponse)(nil),   // 79: coven.DeletePrincipalResponse
-	nil,                               // 80: coven.Welcome.SecretsEntry
-	(*emptypb.Empty)(nil),             // 81: google.protobuf.Empty
+	(*ToolUpdate)(nil),                // 35: coven.ToolUpdate
+	(*ExecuteToolRequest)(nil),        // 36: coven.ExecuteToolRequest
+	(*ExecuteToolResponse)(nil),       // 37: coven.ExecuteToolResponse
+	(*ExecutePackTool)(nil),           // 38: coven.ExecutePackTool
+	(*PackToolResult)(nil),            // 39: coven.PackToolResult
+	(*Event)(nil),                     // 40: coven.Event
+	(*GetEventsRequest)(nil),          // 41: coven.GetEventsRequest
+	(*GetEventsResponse)(nil),         // 42: coven.GetEventsResponse
+	(*MeResponse)(nil),                // 43: coven.MeResponse
+	(*ClientSendMessageRequest)(nil),  // 44: coven.ClientSendMessageRequest
+	(*ClientSendMessageResponse)(nil), // 45: coven.ClientSendMessageResponse
+	(*StreamEventsRequest)(nil),       // 46: coven.StreamEventsRequest
+	(*ClientStreamEvent)(nil),         // 47: coven.ClientStreamEvent
+	(*TextChunk)(nil),                 // 48: coven.TextChunk
+	(*ThinkingChunk)(nil),             // 49: coven.ThinkingChunk
+	(*StreamDone)(nil),                // 50: coven.StreamDone
+	(*StreamError)(nil),               // 51: coven.StreamError
+	(*ClientToolApprovalRequest)(nil), // 52: coven.ClientToolApprovalRequest
+	(*ApproveToolRequest)(nil),        // 53: coven.ApproveToolRequest
+	(*ApproveToolResponse)(nil),       // 54: coven.ApproveToolResponse
+	(*UserQuestionRequest)(nil),       // 55: coven.UserQuestionRequest
+	(*QuestionOption)(nil),            // 56: coven.QuestionOption
+	(*AnswerQuestionRequest)(nil),     // 57: coven.AnswerQuestionRequest
+	(*AnswerQuestionResponse)(nil),    // 58: coven.AnswerQuestionResponse
+	(*ListAgentsRequest)(nil),         // 59: coven.ListAgentsRequest
+	(*ListAgentsResponse)(nil),        // 60: coven.ListAgentsResponse
+	(*AgentInfo)(nil),                 // 61: coven.AgentInfo
+	(*RegisterAgentRequest)(nil),      // 62: coven.RegisterAgentRequest
+	(*RegisterAgentResponse)(nil),     // 63: coven.RegisterAgentResponse
+	(*RegisterClientRequest)(nil),     // 64: coven.RegisterClientRequest
+	(*RegisterClientResponse)(nil),    // 65: coven.RegisterClientResponse
+	(*Binding)(nil),                   // 66: coven.Binding
+	(*ListBindingsRequest)(nil),       // 67: coven.ListBindingsRequest
+	(*ListBindingsResponse)(nil),      // 68: coven.ListBindingsResponse
+	(*CreateBindingRequest)(nil),      // 69: coven.CreateBindingRequest
+	(*UpdateBindingRequest)(nil),      // 70: coven.UpdateBindingRequest
+	(*DeleteBindingRequest)(nil),      // 71: coven.DeleteBindingRequest
+	(*DeleteBindingResponse)(nil),     // 72: coven.DeleteBindingResponse
+	(*CreateTokenRequest)(nil),        // 73: coven.CreateTokenRequest
+	(*CreateTokenResponse)(nil),       // 74: coven.CreateTokenResponse
+	(*Principal)(nil),                 // 75: coven.Principal
+	(*ListPrincipalsRequest)(nil),     // 76: coven.ListPrincipalsRequest
+	(*ListPrincipalsResponse)(nil),    // 77: coven.ListPrincipalsResponse
+	(*CreatePrincipalRequest)(nil),    // 78: coven.CreatePrincipalRequest
+	(*DeletePrincipalRequest)(nil),    // 79: coven.DeletePrincipalRequest
+	(*DeletePrincipalResponse)(nil),   // 80: coven.DeletePrincipalResponse
+	nil,                               // 81: coven.Welcome.SecretsEntry
+	(*emptypb.Empty)(nil),             // 82: google.protobuf.Empty
 }
 var file_coven_proto_depIdxs = []int32{
 	4,  // 0: coven.AgentMessage.register:type_name -> coven.RegisterAgent
 	17, // 1: coven.AgentMessage.response:type_name -> coven.MessageResponse
 	11, // 2: coven.AgentMessage.heartbeat:type_name -> coven.Heartbeat
 	16, // 3: coven.AgentMessage.injection_ack:type_name -> coven.InjectionAck
-	37, // 4: coven.AgentMessage.execute_pack_tool:type_name -> coven.ExecutePackTool
-	36, // 5: coven.AgentMessage.pack_tool_result:type_name -> coven.ExecuteToolResponse
+	38, // 4: coven.AgentMessage.execute_pack_tool:type_name -> coven.ExecutePackTool
+	37, // 5: coven.AgentMessage.pack_tool_result:type_name -> coven.ExecuteToolResponse
 	29, // 6: coven.AgentMessage.tool_state:type_name -> coven.AgentToolState
 	30, // 7: coven.AgentMessage.cancelled:type_name -> coven.AgentCancelled
 	7,  // 8: coven.ServerMessage.welcome:type_name -> coven.Welcome
@@ -6399,93 +6469,95 @@ var file_coven_proto_depIdxs = []int32{
 	9,  // 12: coven.ServerMessage.registration_error:type_name -> coven.RegistrationError
 	15, // 13: coven.ServerMessage.inject_context:type_name -> coven.InjectContext
 	14, // 14: coven.ServerMessage.cancel_request:type_name -> coven.CancelRequest
-	38, // 15: coven.ServerMessage.pack_tool_result:type_name -> coven.PackToolResult
-	35, // 16: coven.ServerMessage.execute_pack_tool:type_name -> coven.ExecuteToolRequest
-	5,  // 17: coven.RegisterAgent.metadata:type_name -> coven.AgentMetadata
-	31, // 18: coven.RegisterAgent.tools:type_name -> coven.ToolDefinition
-	6,  // 19: coven.AgentMetadata.git:type_name -> coven.GitInfo
-	31, // 20: coven.Welcome.available_tools:type_name -> coven.ToolDefinition
-	80, // 21: coven.Welcome.secrets:type_name -> coven.Welcome.SecretsEntry
-	8,  // 22: coven.Welcome.open_requests:type_name -> coven.OpenRequest
-	13, // 23: coven.SendMessage.attachments:type_name -> coven.FileAttachment
-	0,  // 24: coven.InjectContext.priority:type_name -> coven.InjectionPriority
-	18, // 25: coven.MessageResponse.tool_use:type_name -> coven.ToolUse
-	19, // 26: coven.MessageResponse.tool_result:type_name -> coven.ToolResult
-	23, // 27: coven.MessageResponse.done:type_name -> coven.Done
-	25, // 28: coven.MessageResponse.file:type_name -> coven.FileData
-	21, // 29: coven.MessageResponse.tool_approval_request:type_name -> coven.ToolApprovalRequest
-	27, // 30: coven.MessageResponse.session_init:type_name -> coven.SessionInit
-	28, // 31: coven.MessageResponse.session_orphaned:type_name -> coven.SessionOrphaned
-	26, // 32: coven.MessageResponse.usage:type_name -> coven.TokenUsage
-	20, // 33: coven.MessageResponse.tool_state:type_name -> coven.ToolStateUpdate
-	24, // 34: coven.MessageResponse.cancelled:type_name -> coven.Cancelled
-	1,  // 35: coven.ToolStateUpdate.state:type_name -> coven.ToolState
-	20, // 36: coven.AgentToolState.update:type_name -> coven.ToolStateUpdate
-	31, // 37: coven.PackManifest.tools:type_name -> coven.ToolDefinition
-	31, // 38: coven.AvailableTools.tools:type_name -> coven.ToolDefinition
-	39, // 39: coven.GetEventsResponse.events:type_name -> coven.Event
-	13, // 40: coven.ClientSendMessageRequest.attachments:type_name -> coven.FileAttachment
-	47, // 41: coven.ClientStreamEvent.text:type_name -> coven.TextChunk
-	48, // 42: coven.ClientStreamEvent.thinking:type_name -> coven.ThinkingChunk
-	18, // 43: coven.ClientStreamEvent.tool_use:type_name -> coven.ToolUse
-	19, // 44: coven.ClientStreamEvent.tool_result:type_name -> coven.ToolResult
-	20, // 45: coven.ClientStreamEvent.tool_state:type_name -> coven.ToolStateUpdate
-	26, // 46: coven.ClientStreamEvent.usage:type_name -> coven.TokenUsage
-	49, // 47: coven.ClientStreamEvent.done:type_name -> coven.StreamDone
-	50, // 48: coven.ClientStreamEvent.error:type_name -> coven.StreamError
-	39, // 49: coven.ClientStreamEvent.event:type_name -> coven.Event
-	51, // 50: coven.ClientStreamEvent.tool_approval:type_name -> coven.ClientToolApprovalRequest
-	54, // 51: coven.ClientStreamEvent.user_question:type_name -> coven.UserQuestionRequest
-	55, // 52: coven.UserQuestionRequest.options:type_name -> coven.QuestionOption
-	60, // 53: coven.ListAgentsResponse.agents:type_name -> coven.AgentInfo
-	5,  // 54: coven.AgentInfo.metadata:type_name -> coven.AgentMetadata
-	65, // 55: coven.ListBindingsResponse.bindings:type_name -> coven.Binding
-	74, // 56: coven.ListPrincipalsResponse.principals:type_name -> coven.Principal
-	2,  // 57: coven.CovenControl.AgentStream:input_type -> coven.AgentMessage
-	32, // 58: coven.PackService.Register:input_type -> coven.PackManifest
-	36, // 59: coven.PackService.ToolResult:input_type -> coven.ExecuteToolResponse
-	40, // 60: coven.ClientService.GetEvents:input_type -> coven.GetEventsRequest
-	81, // 61: coven.ClientService.GetMe:input_type -> google.protobuf.Empty
-	43, // 62: coven.ClientService.SendMessage:input_type -> coven.ClientSendMessageRequest
-	45, // 63: coven.ClientService.StreamEvents:input_type -> coven.StreamEventsRequest
-	58, // 64: coven.ClientService.ListAgents:input_type -> coven.ListAgentsRequest
-	61, // 65: coven.ClientService.RegisterAgent:input_type -> coven.RegisterAgentRequest
-	63, // 66: coven.ClientService.RegisterClient:input_type -> coven.RegisterClientRequest
-	52, // 67: coven.ClientService.ApproveTool:input_type -> coven.ApproveToolRequest
-	56, // 68: coven.ClientService.AnswerQuestion:input_type -> coven.AnswerQuestionRequest
-	66, // 69: coven.AdminService.ListBindings:input_type -> coven.ListBindingsRequest
-	68, // 70: coven.AdminService.CreateBinding:input_type -> coven.CreateBindingRequest
-	69, // 71: coven.AdminService.UpdateBinding:input_type -> coven.UpdateBindingRequest
-	70, // 72: coven.AdminService.DeleteBinding:input_type -> coven.DeleteBindingRequest
-	72, // 73: coven.AdminService.CreateToken:input_type -> coven.CreateTokenRequest
-	75, // 74: coven.AdminService.ListPrincipals:input_type -> coven.ListPrincipalsRequest
-	77, // 75: coven.AdminService.CreatePrincipal:input_type -> coven.CreatePrincipalRequest
-	78, // 76: coven.AdminService.DeletePrincipal:input_type -> coven.DeletePrincipalRequest
-	3,  // 77: coven.CovenControl.AgentStream:output_type -> coven.ServerMessage
-	35, // 78: coven.PackService.Register:output_type -> coven.ExecuteToolRequest
-	81, // 79: coven.PackService.ToolResult:output_type -> google.protobuf.Empty
-	41, // 80: coven.ClientService.GetEvents:output_type -> coven.GetEventsResponse
-	42, // 81: coven.ClientService.GetMe:output_type -> coven.MeResponse
-	44, // 82: coven.ClientService.SendMessage:output_type -> coven.ClientSendMessageResponse
-	46, // 83: coven.ClientService.StreamEvents:output_type -> coven.ClientStreamEvent
-	59, // 84: coven.ClientService.ListAgents:output_type -> coven.ListAgentsResponse
-	62, // 85: coven.ClientService.RegisterAgent:output_type -> coven.RegisterAgentResponse
-	64, // 86: coven.ClientService.RegisterClient:output_type -> coven.RegisterClientResponse
-	53, // 87: coven.ClientService.ApproveTool:output_type -> coven.ApproveToolResponse
-	57, // 88: coven.ClientService.AnswerQuestion:output_type -> coven.AnswerQuestionResponse
-	67, // 89: coven.AdminService.ListBindings:output_type -> coven.ListBindingsResponse
-	65, // 90: coven.AdminService.CreateBinding:output_type -> coven.Binding
-	65, // 91: coven.AdminService.UpdateBinding:output_type -> coven.Binding
-	71, // 92: coven.AdminService.DeleteBinding:output_type -> coven.DeleteBindingResponse
-	73, // 93: coven.AdminService.CreateToken:output_type -> coven.CreateTokenResponse
-	76, // 94: coven.AdminService.ListPrincipals:output_type -> coven.ListPrincipalsResponse
-	74, // 95: coven.AdminService.CreatePrincipal:output_type -> coven.Principal
-	79, // 96: coven.AdminService.DeletePrincipal:output_type -> coven.DeletePrincipalResponse
-	77, // [77:97] is the sub-list for method output_type
-	57, // [57:77] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	39, // 15: coven.ServerMessage.pack_tool_result:type_name -> coven.PackToolResult
+	36, // 16: coven.ServerMessage.execute_pack_tool:type_name -> coven.ExecuteToolRequest
+	35, // 17: coven.ServerMessage.tool_update:type_name -> coven.ToolUpdate
+	5,  // 18: coven.RegisterAgent.metadata:type_name -> coven.AgentMetadata
+	31, // 19: coven.RegisterAgent.tools:type_name -> coven.ToolDefinition
+	6,  // 20: coven.AgentMetadata.git:type_name -> coven.GitInfo
+	31, // 21: coven.Welcome.available_tools:type_name -> coven.ToolDefinition
+	81, // 22: coven.Welcome.secrets:type_name -> coven.Welcome.SecretsEntry
+	8,  // 23: coven.Welcome.open_requests:type_name -> coven.OpenRequest
+	13, // 24: coven.SendMessage.attachments:type_name -> coven.FileAttachment
+	0,  // 25: coven.InjectContext.priority:type_name -> coven.InjectionPriority
+	18, // 26: coven.MessageResponse.tool_use:type_name -> coven.ToolUse
+	19, // 27: coven.MessageResponse.tool_result:type_name -> coven.ToolResult
+	23, // 28: coven.MessageResponse.done:type_name -> coven.Done
+	25, // 29: coven.MessageResponse.file:type_name -> coven.FileData
+	21, // 30: coven.MessageResponse.tool_approval_request:type_name -> coven.ToolApprovalRequest
+	27, // 31: coven.MessageResponse.session_init:type_name -> coven.SessionInit
+	28, // 32: coven.MessageResponse.session_orphaned:type_name -> coven.SessionOrphaned
+	26, // 33: coven.MessageResponse.usage:type_name -> coven.TokenUsage
+	20, // 34: coven.MessageResponse.tool_state:type_name -> coven.ToolStateUpdate
+	24, // 35: coven.MessageResponse.cancelled:type_name -> coven.Cancelled
+	1,  // 36: coven.ToolStateUpdate.state:type_name -> coven.ToolState
+	20, // 37: coven.AgentToolState.update:type_name -> coven.ToolStateUpdate
+	31, // 38: coven.PackManifest.tools:type_name -> coven.ToolDefinition
+	31, // 39: coven.AvailableTools.tools:type_name -> coven.ToolDefinition
+	31, // 40: coven.ToolUpdate.tools:type_name -> coven.ToolDefinition
+	40, // 41: coven.GetEventsResponse.events:type_name -> coven.Event
+	13, // 42: coven.ClientSendMessageRequest.attachments:type_name -> coven.FileAttachment
+	48, // 43: coven.ClientStreamEvent.text:type_name -> coven.TextChunk
+	49, // 44: coven.ClientStreamEvent.thinking:type_name -> coven.ThinkingChunk
+	18, // 45: coven.ClientStreamEvent.tool_use:type_name -> coven.ToolUse
+	19, // 46: coven.ClientStreamEvent.tool_result:type_name -> coven.ToolResult
+	20, // 47: coven.ClientStreamEvent.tool_state:type_name -> coven.ToolStateUpdate
+	26, // 48: coven.ClientStreamEvent.usage:type_name -> coven.TokenUsage
+	50, // 49: coven.ClientStreamEvent.done:type_name -> coven.StreamDone
+	51, // 50: coven.ClientStreamEvent.error:type_name -> coven.StreamError
+	40, // 51: coven.ClientStreamEvent.event:type_name -> coven.Event
+	52, // 52: coven.ClientStreamEvent.tool_approval:type_name -> coven.ClientToolApprovalRequest
+	55, // 53: coven.ClientStreamEvent.user_question:type_name -> coven.UserQuestionRequest
+	56, // 54: coven.UserQuestionRequest.options:type_name -> coven.QuestionOption
+	61, // 55: coven.ListAgentsResponse.agents:type_name -> coven.AgentInfo
+	5,  // 56: coven.AgentInfo.metadata:type_name -> coven.AgentMetadata
+	66, // 57: coven.ListBindingsResponse.bindings:type_name -> coven.Binding
+	75, // 58: coven.ListPrincipalsResponse.principals:type_name -> coven.Principal
+	2,  // 59: coven.CovenControl.AgentStream:input_type -> coven.AgentMessage
+	32, // 60: coven.PackService.Register:input_type -> coven.PackManifest
+	37, // 61: coven.PackService.ToolResult:input_type -> coven.ExecuteToolResponse
+	41, // 62: coven.ClientService.GetEvents:input_type -> coven.GetEventsRequest
+	82, // 63: coven.ClientService.GetMe:input_type -> google.protobuf.Empty
+	44, // 64: coven.ClientService.SendMessage:input_type -> coven.ClientSendMessageRequest
+	46, // 65: coven.ClientService.StreamEvents:input_type -> coven.StreamEventsRequest
+	59, // 66: coven.ClientService.ListAgents:input_type -> coven.ListAgentsRequest
+	62, // 67: coven.ClientService.RegisterAgent:input_type -> coven.RegisterAgentRequest
+	64, // 68: coven.ClientService.RegisterClient:input_type -> coven.RegisterClientRequest
+	53, // 69: coven.ClientService.ApproveTool:input_type -> coven.ApproveToolRequest
+	57, // 70: coven.ClientService.AnswerQuestion:input_type -> coven.AnswerQuestionRequest
+	67, // 71: coven.AdminService.ListBindings:input_type -> coven.ListBindingsRequest
+	69, // 72: coven.AdminService.CreateBinding:input_type -> coven.CreateBindingRequest
+	70, // 73: coven.AdminService.UpdateBinding:input_type -> coven.UpdateBindingRequest
+	71, // 74: coven.AdminService.DeleteBinding:input_type -> coven.DeleteBindingRequest
+	73, // 75: coven.AdminService.CreateToken:input_type -> coven.CreateTokenRequest
+	76, // 76: coven.AdminService.ListPrincipals:input_type -> coven.ListPrincipalsRequest
+	78, // 77: coven.AdminService.CreatePrincipal:input_type -> coven.CreatePrincipalRequest
+	79, // 78: coven.AdminService.DeletePrincipal:input_type -> coven.DeletePrincipalRequest
+	3,  // 79: coven.CovenControl.AgentStream:output_type -> coven.ServerMessage
+	36, // 80: coven.PackService.Register:output_type -> coven.ExecuteToolRequest
+	82, // 81: coven.PackService.ToolResult:output_type -> google.protobuf.Empty
+	42, // 82: coven.ClientService.GetEvents:output_type -> coven.GetEventsResponse
+	43, // 83: coven.ClientService.GetMe:output_type -> coven.MeResponse
+	45, // 84: coven.ClientService.SendMessage:output_type -> coven.ClientSendMessageResponse
+	47, // 85: coven.ClientService.StreamEvents:output_type -> coven.ClientStreamEvent
+	60, // 86: coven.ClientService.ListAgents:output_type -> coven.ListAgentsResponse
+	63, // 87: coven.ClientService.RegisterAgent:output_type -> coven.RegisterAgentResponse
+	65, // 88: coven.ClientService.RegisterClient:output_type -> coven.RegisterClientResponse
+	54, // 89: coven.ClientService.ApproveTool:output_type -> coven.ApproveToolResponse
+	58, // 90: coven.ClientService.AnswerQuestion:output_type -> coven.AnswerQuestionResponse
+	68, // 91: coven.AdminService.ListBindings:output_type -> coven.ListBindingsResponse
+	66, // 92: coven.AdminService.CreateBinding:output_type -> coven.Binding
+	66, // 93: coven.AdminService.UpdateBinding:output_type -> coven.Binding
+	72, // 94: coven.AdminService.DeleteBinding:output_type -> coven.DeleteBindingResponse
+	74, // 95: coven.AdminService.CreateToken:output_type -> coven.CreateTokenResponse
+	77, // 96: coven.AdminService.ListPrincipals:output_type -> coven.ListPrincipalsResponse
+	75, // 97: coven.AdminService.CreatePrincipal:output_type -> coven.Principal
+	80, // 98: coven.AdminService.DeletePrincipal:output_type -> coven.DeletePrincipalResponse
+	79, // [79:99] is the sub-list for method output_type
+	59, // [59:79] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_coven_proto_init() }
@@ -6513,6 +6585,7 @@ func file_coven_proto_init() {
 		(*ServerMessage_CancelRequest)(nil),
 		(*ServerMessage_PackToolResult)(nil),
 		(*ServerMessage_ExecutePackTool)(nil),
+		(*ServerMessage_ToolUpdate)(nil),
 	}
 	file_coven_proto_msgTypes[12].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[13].OneofWrappers = []any{}
@@ -6533,20 +6606,20 @@ func file_coven_proto_init() {
 		(*MessageResponse_Cancelled)(nil),
 	}
 	file_coven_proto_msgTypes[18].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[34].OneofWrappers = []any{
+	file_coven_proto_msgTypes[35].OneofWrappers = []any{
 		(*ExecuteToolResponse_OutputJson)(nil),
 		(*ExecuteToolResponse_Error)(nil),
 	}
-	file_coven_proto_msgTypes[36].OneofWrappers = []any{
+	file_coven_proto_msgTypes[37].OneofWrappers = []any{
 		(*PackToolResult_OutputJson)(nil),
 		(*PackToolResult_Error)(nil),
 	}
-	file_coven_proto_msgTypes[37].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[38].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[39].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[40].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[43].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[44].OneofWrappers = []any{
+	file_coven_proto_msgTypes[41].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[44].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[45].OneofWrappers = []any{
 		(*ClientStreamEvent_Text)(nil),
 		(*ClientStreamEvent_Thinking)(nil),
 		(*ClientStreamEvent_ToolUse)(nil),
@@ -6559,26 +6632,26 @@ func file_coven_proto_init() {
 		(*ClientStreamEvent_ToolApproval)(nil),
 		(*ClientStreamEvent_UserQuestion)(nil),
 	}
-	file_coven_proto_msgTypes[47].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[51].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[48].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[52].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[53].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[54].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[55].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[56].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[58].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[63].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[57].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[59].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[64].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[72].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[65].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[73].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[75].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[74].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[76].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coven_proto_rawDesc), len(file_coven_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   79,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
