@@ -21,6 +21,7 @@ type Config struct {
 	Tailscale Tailscale
 	Agents    Agents
 	Limits    Limits
+	Retention Retention
 	Logging   Logging
 	Metrics   Metrics
 	WebAdmin  WebAdmin
@@ -107,6 +108,15 @@ type Limits struct {
 
 	RequestsPerSecond        int // limits.requests_per_second: HTTP requests of one principal
 	AddressRequestsPerSecond int // limits.address_requests_per_second: requests of one address to what needs no credentials, and those whose credentials are wrong
+}
+
+// Retention says for how long things are kept. Zero is for ever; an age is otherwise at least
+// MinRetention.
+type Retention struct {
+	Events     time.Duration // retention.events: turns that ended longer ago are removed, with their files
+	EventsSize Size          // retention.events_size: beyond so many bytes of events, the turns that ended first are removed
+	Files      time.Duration // retention.files: the content of files that came longer ago is removed
+	FilesSize  Size          // retention.files_size: beyond so many bytes of contents, the oldest ones are removed
 }
 
 // Logging is about the program's own log.
@@ -224,6 +234,11 @@ func (c *Config) fields() []field {
 		count("limits.attachments", &c.Limits.Attachments),
 		count("limits.requests_per_second", &c.Limits.RequestsPerSecond),
 		count("limits.address_requests_per_second", &c.Limits.AddressRequestsPerSecond),
+
+		age("retention.events", &c.Retention.Events),
+		size("retention.events_size", &c.Retention.EventsSize),
+		age("retention.files", &c.Retention.Files),
+		size("retention.files_size", &c.Retention.FilesSize),
 
 		level("logging.level", &c.Logging.Level),
 		text("logging.format", &c.Logging.Format),

@@ -207,6 +207,18 @@ func duration(key string, p *time.Duration) field {
 	return f
 }
 
+// age is a duration in days, or as other durations are written.
+func age(key string, p *time.Duration) field {
+	f := duration(key, p)
+	f.want = "an age such as 90d"
+	f.set = func(s string) (err error) {
+		*p, err = parseAge(f.name(), s)
+		return err
+	}
+	f.show = func() string { return formatAge(*p) }
+	return f
+}
+
 func level(key string, p *slog.Level) field {
 	return field{
 		key: key, takes: isText, want: "a string",

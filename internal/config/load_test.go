@@ -169,6 +169,10 @@ func TestAccepted(t *testing.T) {
 				c.Tailscale = Tailscale{true, "h", "k", "/home/u/s", true, true, true}
 			},
 		},
+		{"retention", "retention: {events: 90d, events_size: 10GiB, files: 36h, files_size: 1000}", nil, func(c *Config) {
+			c.Retention = Retention{90 * 24 * time.Hour, 10 << 30, 36 * time.Hour, 1000}
+		}},
+		{"no retention", "retention: {events: 0, events_size: 0, files: 0d, files_size: 0}", nil, func(*Config) {}},
 		{"agents", "agents: {heartbeat_interval: 1s, heartbeat_timeout: 1500ms, reconnect_grace_period: 1m, turn_silence_timeout: 1h30m, cancel_grace_period: 2s}", nil, func(c *Config) {
 			c.Agents = Agents{time.Second, 1500 * time.Millisecond, time.Minute, 90 * time.Minute, 2 * time.Second}
 		}},
@@ -316,6 +320,13 @@ func TestRefused(t *testing.T) {
 			`g.yaml:1:42: server.cors_origins: browsers write "http://a:080" as "http://a"; write it so`},
 		{"one origin twice", "server: {cors_origins: ['http://a', 'http://a']}", nil, `g.yaml:1:37: server.cors_origins: "http://a" is given twice`},
 		{"too many origins", "server: {cors_origins: [" + numbered("'http://o%d'", 33) + "]}", nil, "g.yaml:1:24: server.cors_origins: can have at most 32 origins, not 33"},
+		{"retention", "retention:\n  events: 59m\n  events_size: -1\n  files: -1d\n  files_size: -1KiB", nil, "g.yaml:2:11: retention.events: must be zero (for ever) or at least 1h, not 59m\n" +
+			"g.yaml:3:16: retention.events_size: must be zero (no limit) or more, not -1\n" +
+			"g.yaml:4:10: retention.files: must be zero (for ever) or at least 1h, not -1d\n" +
+			"g.yaml:5:15: retention.files_size: must be zero (no limit) or more, not -1KiB"},
+		{"ages", "retention:\n  events: 90\n  files: many days", nil, `g.yaml:2:11: retention.events: parsing events "90": an age needs a unit, did you mean 90d?` + "\n" +
+			`g.yaml:3:10: retention.files: parsing files "many days": not a duration, write for example 30s, 5m or 1h30m`},
+		{"an age without end", "retention: {events: 9999999999d}", nil, `g.yaml:1:21: retention.events: parsing events "9999999999d": more time than can be counted`},
 		{"negative rates", "limits:\n  requests_per_second: -1\n  address_requests_per_second: -2", nil, "g.yaml:2:24: limits.requests_per_second: must be zero (no limit) or more, not -1\n" +
 			"g.yaml:3:32: limits.address_requests_per_second: must be zero (no limit) or more, not -2"},
 		{"string for a rate", "limits: {requests_per_second: many}", nil, `g.yaml:1:31: limits.requests_per_second: expected a whole number, got the string "many"`},

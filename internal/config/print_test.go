@@ -90,6 +90,12 @@ limits:
   requests_per_second: 1000 # default
   address_requests_per_second: 50 # default
 
+retention:
+  events: 0 # default
+  events_size: 0 # default
+  files: 0 # default
+  files_size: 0 # default
+
 logging:
   level: info # default
   format: "text" # default
@@ -115,7 +121,7 @@ func TestPrintReadsBack(t *testing.T) {
 		"escapes":   `data_dir: "a\"b\\c' # : ${HOME} $${HOME} $$$${x} \u2028 <é> 𝄞"`,
 		"looks odd": "tailscale: {hostname: 'null'}\ndata_dir: '5'\ndatabase: {path: 'true'}",
 		"tailscale": "tailscale: {enabled: true, hostname: h, auth_key: k}\nserver: {grpc_addr: '', http_addr: ''}",
-		"all units": "limits: {request_body: 1, message: 1kB, file: 3GiB, attachments: 1}\nagents: {heartbeat_interval: 1ns, turn_silence_timeout: 100h0m0.5s}",
+		"all units": "limits: {request_body: 1, message: 1kB, file: 3GiB, attachments: 1}\nagents: {heartbeat_interval: 1ns, turn_silence_timeout: 100h0m0.5s}\nretention: {events: 90d, events_size: 10GiB, files: 36h, files_size: 5GB}",
 		"urls":      "webadmin: {base_url: 'https://a.example:8443/x//'}\nmcp: {endpoint: 'http://[::1]:1/mcp'}",
 		"secret":    "auth: {jwt_secret: " + secret32 + ", secrets_key: " + base64K + "}",
 		"secrets":   "auth: {jwt_secret: [" + secret32 + ", " + other32 + "]}",

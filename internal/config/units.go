@@ -91,3 +91,34 @@ func formatDuration(d time.Duration) string {
 	}
 	return s
 }
+
+const day = 24 * time.Hour
+
+// parseAge reads a number of days, such as 90d, or a duration for the key whose last word is name.
+func parseAge(name, s string) (time.Duration, error) {
+	if digits, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseInt(digits, 10, 64)
+		switch {
+		case errors.Is(err, strconv.ErrRange) || err == nil && (n > math.MaxInt64/int64(day) || n < math.MinInt64/int64(day)):
+			return 0, fmt.Errorf("parsing %s %q: more time than can be counted", name, s)
+		case err != nil:
+			return 0, fmt.Errorf("parsing %s %q: not an age, write for example 90d or 36h", name, s)
+		}
+		return time.Duration(n) * day, nil
+	}
+	if _, err := strconv.ParseInt(s, 10, 64); err == nil && s != "0" {
+		return 0, fmt.Errorf("parsing %s %q: an age needs a unit, did you mean %sd?", name, s, s)
+	}
+	return parseDuration(name, s)
+}
+
+// formatAge writes an age so that parseAge reads the same back.
+func formatAge(d time.Duration) string {
+	switch {
+	case d == 0:
+		return "0"
+	case d%day == 0:
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	return formatDuration(d)
+}

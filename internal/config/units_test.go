@@ -49,3 +49,20 @@ func TestFormatDuration(t *testing.T) {
 		}
 	}
 }
+
+func TestAge(t *testing.T) {
+	for in, want := range map[string]time.Duration{"0": 0, "0d": 0, "0s": 0, "90d": 90 * day, "36h": 36 * time.Hour, "1h30m": 90 * time.Minute, "-2d": -2 * day, "106751d": 106751 * day} {
+		got, err := parseAge("events", in)
+		if err != nil || got != want {
+			t.Errorf("parseAge(%q) = %v, %v, want %v", in, got, err, want)
+		}
+		if back, err := parseAge("events", formatAge(got)); back != got || err != nil {
+			t.Errorf("%q reads back as %v, %v", formatAge(got), back, err)
+		}
+	}
+	for _, in := range []string{"", "d", "1.5d", "90", "90 d", "1d12h", "106752d", "9223372036854775808d"} {
+		if got, err := parseAge("events", in); err == nil {
+			t.Errorf("parseAge(%q) = %v, want an error", in, got)
+		}
+	}
+}

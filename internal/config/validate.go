@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Bounds of single keys.
@@ -22,6 +23,7 @@ const (
 	MaxDefaultCapabilities = 64 // words in auth.default_capabilities
 	MaxCORSOrigins         = 32 // origins in server.cors_origins
 	SecretsKeySize         = 32 // length of the decoded auth.secrets_key, in bytes
+	MinRetention           = time.Hour
 )
 
 // Bounds of requests that are not configured, on every transport. What names something is an id, a
@@ -94,6 +96,11 @@ func (c Config) broken() []*Complaint {
 	r.rate("limits.requests_per_second", c.Limits.RequestsPerSecond)
 	r.rate("limits.address_requests_per_second", c.Limits.AddressRequestsPerSecond)
 
+	r.age("retention.events", c.Retention.Events)
+	notNegative(&r, "retention.events_size", c.Retention.EventsSize)
+	r.age("retention.files", c.Retention.Files)
+	notNegative(&r, "retention.files_size", c.Retention.FilesSize)
+
 	oneOf(&r, "logging.format", c.Logging.Format, JSON, Text)
 
 	r.metricsPath("metrics.path", c.Metrics.Path)
@@ -142,6 +149,14 @@ func itemKey(key string, i int) string { return key + "[" + strconv.Itoa(i) + "]
 func positive[T cmp.Ordered](r *rules, key string, v T, show func(T) string) {
 	var zero T
 	r.check(key, v > zero, "must be more than zero, not %s", show(v))
+}
+
+func (r *rules) age(key string, d time.Duration) {
+	r.check(key, d == 0 || d >= MinRetention, "must be zero (for ever) or at least %s, not %s", formatDuration(MinRetention), formatAge(d))
+}
+
+func notNegative(r *rules, key string, n Size) {
+	r.check(key, n >= 0, "must be zero (no limit) or more, not %s", n)
 }
 
 func (r *rules) rate(key string, n int) {

@@ -1,6 +1,7 @@
 package conversation_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -126,6 +127,11 @@ type world struct {
 	log     *brittle
 	agents  *agents
 	service *conversation.Service
+
+	synchronous string // "" for full
+	retention   conversation.Retention
+	auditMu     sync.Mutex
+	audit       []auth.AuditRecord
 }
 
 func newWorld(t testing.TB, path string) *world {
@@ -136,20 +142,28 @@ func newWorld(t testing.TB, path string) *world {
 
 func (w *world) start() {
 	var err error
-	w.db, err = store.Open(context.Background(), store.Options{Path: w.path, Synchronous: "full", Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	w.db, err = store.Open(context.Background(), store.Options{Path: w.path, Synchronous: cmp.Or(w.synchronous, "full"), Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.log = &brittle{Log: w.db.Log(func(auth.Tx, auth.AuditRecord) error { return nil })}
+	w.log = &brittle{Log: w.db.Log(w.note)}
 	w.agents = newAgents()
 	w.service, err = conversation.New(context.Background(), conversation.Options{
 		Log: w.log, Dispatcher: w.agents, Files: store.OpenBlobs(filepath.Join(filepath.Dir(w.path), "files")),
 		Logger: slog.New(slog.DiscardHandler), Metrics: conversation.NewMetrics(prometheus.NewRegistry()), Policy: everything{}, Audit: func(context.Context, auth.AuditRecord) error { return nil },
 		SilenceTimeout: time.Hour, CancelGrace: time.Second, MaxMessage: 1 << 20, MaxFile: 10 << 20, MaxFiles: 10,
+		Retention: w.retention,
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+func (w *world) note(_ auth.Tx, r auth.AuditRecord) error {
+	w.auditMu.Lock()
+	defer w.auditMu.Unlock()
+	w.audit = append(w.audit, r)
+	return nil
 }
 
 // everything lets everybody see and steer everything.

@@ -71,6 +71,7 @@ type Orphan struct {
 type keeper struct {
 	s     *Service
 	keep  Retention
+	pause time.Duration // between two steps
 	start time.Time
 	wake  chan struct{} // capacity 1
 	ctx   context.Context
@@ -79,7 +80,7 @@ type keeper struct {
 }
 
 func newKeeper(s *Service, r Retention) *keeper {
-	k := &keeper{s: s, keep: r, start: time.Now(), wake: make(chan struct{}, 1), done: make(chan struct{})}
+	k := &keeper{s: s, keep: r, pause: keeperPause, start: time.Now(), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	k.ctx, k.stop = context.WithCancel(context.Background())
 	go k.run()
 	return k
@@ -125,10 +126,10 @@ func (k *keeper) try(what string, work func() error) {
 	}
 }
 
-// pause lets others go first. It fails when the keeper has to stop.
-func (k *keeper) pause() error {
+// rest lets others go first. It fails when the keeper has to stop.
+func (k *keeper) rest() error {
 	select {
-	case <-time.After(keeperPause):
+	case <-time.After(k.pause):
 		return nil
 	case <-k.ctx.Done():
 		return k.ctx.Err()
@@ -167,7 +168,7 @@ func (k *keeper) finishDeletions() error {
 
 // retain removes what is too old or too much, with one record in the audit log.
 func (k *keeper) retain() error {
-	err := errors.Join(k.retainEvents(), k.retainFiles())
+	err := errors.Join(k.retainEvents(ago(k.keep.Events), k.keep.EventsBytes), k.retainFiles(ago(k.keep.Files), k.keep.FilesBytes))
 	if k.ctx.Err() != nil {
 		return k.ctx.Err() // the next start goes on, and writes the record
 	}
@@ -188,17 +189,19 @@ func (k *keeper) retain() error {
 	}))
 }
 
-// retainEvents removes whole turns, the first ones to have ended first.
-func (k *keeper) retainEvents() error {
-	if k.keep.Events == 0 && k.keep.EventsBytes == 0 {
-		return nil
+// ago is the time an age ago; zero, before which there was nothing, for none.
+func ago(age time.Duration) time.Time {
+	if age == 0 {
+		return time.Time{}
 	}
-	var before time.Time
-	if k.keep.Events > 0 {
-		before = time.Now().Add(-k.keep.Events)
-	}
-	for {
-		turns, err := k.s.log.Outdated(k.ctx, before, k.keep.EventsBytes, maxOutdated)
+	return time.Now().Add(-age)
+}
+
+// retainEvents removes whole turns, the first ones to have ended first: those that ended before a time,
+// and what is too much, unless keep is 0.
+func (k *keeper) retainEvents(before time.Time, keep int64) error {
+	for !before.IsZero() || keep > 0 {
+		turns, err := k.s.log.Outdated(k.ctx, before, keep, maxOutdated)
 		if err != nil || len(turns) == 0 {
 			return err
 		}
@@ -222,31 +225,26 @@ func (k *keeper) retainEvents() error {
 					turns = turns[1:]
 				}
 			}
-			if err := k.pause(); err != nil {
+			if err := k.rest(); err != nil {
 				return err
 			}
 		}
 	}
+	return nil
 }
 
-// retainFiles lets the content of files expire, the oldest first.
-func (k *keeper) retainFiles() error {
-	if k.keep.Files == 0 && k.keep.FilesBytes == 0 {
-		return nil
-	}
-	var before time.Time
-	if k.keep.Files > 0 {
-		before = time.Now().Add(-k.keep.Files)
-	}
+// retainFiles lets the content of files expire, the oldest first: of those that came before a time, and
+// what is too much, unless keep is 0.
+func (k *keeper) retainFiles(before time.Time, keep int64) error {
 	var excess int64
-	if k.keep.FilesBytes > 0 {
+	if keep > 0 {
 		total, err := k.s.log.FileBytes(k.ctx)
 		if err != nil {
 			return err
 		}
-		excess = total - k.keep.FilesBytes
+		excess = total - keep
 	}
-	for {
+	for !before.IsZero() || excess > 0 {
 		files, err := k.s.log.OldFiles(k.ctx, maxExpire)
 		if err != nil {
 			return err
@@ -278,10 +276,11 @@ func (k *keeper) retainFiles() error {
 		if int(n.Files) < maxExpire {
 			return nil
 		}
-		if err := k.pause(); err != nil {
+		if err := k.rest(); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // collect removes contents to which nothing refers any more. Those that are being stored again, and all
@@ -310,7 +309,7 @@ func (k *keeper) collect() error {
 		if len(orphans) < maxExpire {
 			return errors.Join(errs...)
 		}
-		if err := k.pause(); err != nil {
+		if err := k.rest(); err != nil {
 			return err
 		}
 	}
@@ -330,7 +329,7 @@ func (k *keeper) strays() error {
 	n := 0
 	return k.s.opts.Files.Strays(k.start, func(sha256 string) error {
 		if n++; n%maxExpire == 0 {
-			if err := k.pause(); err != nil {
+			if err := k.rest(); err != nil {
 				return err
 			}
 		}

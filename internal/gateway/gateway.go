@@ -148,6 +148,10 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		Log: db.Log(g.identity.Audit), Dispatcher: g.agents, Files: files, Policy: g.identity, Bindings: db.Bindings(g.identity.Audit), Audit: g.identity.Note, Logger: o.Logger, Metrics: conversation.NewMetrics(reg),
 		SilenceTimeout: cfg.Agents.TurnSilenceTimeout, CancelGrace: cfg.Agents.CancelGracePeriod,
 		MaxMessage: int64(cfg.Limits.Message), MaxFile: int64(cfg.Limits.File), MaxFiles: cfg.Limits.Attachments,
+		Retention: conversation.Retention{
+			Events: cfg.Retention.Events, EventsBytes: int64(cfg.Retention.EventsSize),
+			Files: cfg.Retention.Files, FilesBytes: int64(cfg.Retention.FilesSize),
+		},
 	})
 	if err != nil {
 		return err

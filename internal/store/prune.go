@@ -81,6 +81,12 @@ func (tx logTx) Prune(turnID string, most int) (conversation.Removal, error) {
 			return r, err
 		}
 	}
+	// Of blocks that were closed. Besides, ids are given again: they must not become another turn's.
+	if len(ranges) > 0 {
+		if _, err := tx.exec(`DELETE FROM increments WHERE turn_id = $1 AND seq <= $2`, turn, ranges[len(ranges)-1].Last); err != nil {
+			return r, err
+		}
+	}
 	if r.Gone {
 		err = tx.dropTurn(turn, thread, &r)
 	} else {
@@ -162,10 +168,6 @@ func (tx logTx) addPruned(conv int64, n conversation.Range) error {
 
 // dropTurn removes a turn without events, and its thread when that was its last turn.
 func (tx logTx) dropTurn(turn, thread int64, r *conversation.Removal) error {
-	// Of blocks that were closed. Ids are given again: they must not become another turn's.
-	if _, err := tx.exec(`DELETE FROM increments WHERE turn_id = $1`, turn); err != nil {
-		return err
-	}
 	if _, err := tx.exec(`DELETE FROM turns WHERE id = $1`, turn); err != nil {
 		return err
 	}
