@@ -99,8 +99,9 @@ type Tx interface {
 	// Doom begins the deletion of a thread: from now on nobody sees it and no turn begins in it. Its
 	// turns are left to Prune. Faults (NotFound, Forbidden, Conflict) leave the transaction as it was.
 	Doom(d Deletion) error
-	// Prune removes at most most rows of an ended turn from its beginning, what belongs to them, the
-	// turn with the last of them, and the thread with the last of its turns. Faults (NotFound,
+	// Prune removes rows of an ended turn from its beginning, one at least and no more once they cost
+	// most, what belongs to them, the turn with the last of them, and the thread with the last of its
+	// turns. Faults (NotFound,
 	// Conflict when the turn is open) leave the transaction as it was.
 	Prune(turnID string, most int) (Removal, error)
 	// Expire notes that the content of a file is gone, and returns how many bytes are not needed any

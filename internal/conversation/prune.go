@@ -17,8 +17,12 @@ import (
 // rows, so that messages wait for one step at most. The content of files is removed behind the commit,
 // by the keeper (retention.go), which is told by rows that the same transaction has written.
 
-// maxPrune bounds the rows of events that one commit removes.
-const maxPrune = 64
+// maxPrune bounds what one commit removes, in rows of events of PruneUnit bytes. A larger row is removed
+// alone.
+const (
+	maxPrune  = 32
+	PruneUnit = 4 << 10
+)
 
 // A Range is a run of numbers.
 type Range struct{ First, Last int64 }
@@ -36,6 +40,7 @@ type Removal struct {
 	Last                          int64   // number of the turn's end
 	Ranges                        []Range // numbers of the events, in order
 	Rows                          int     // of events; a block of increments is one
+	Cost                          int     // in rows of PruneUnit bytes
 	Events                        int64
 	Bytes                         int64 // of text
 	Gone                          bool  // nothing is left of the turn
@@ -84,7 +89,7 @@ func (cm *commit) prune(p *pruning) error {
 			return err
 		}
 		p.removals = append(p.removals, r) // of a turn that is gone or open an empty one
-		left -= max(r.Rows, len(r.Ranges), 1)
+		left -= max(r.Cost, 1)
 		sum.add(r)
 	}
 	ch.removals = append(ch.removals, p.removals...)

@@ -98,8 +98,8 @@ func (tx logTx) Prune(turnID string, most int) (conversation.Removal, error) {
 	return r, err
 }
 
-// oldest counts the oldest rows of a turn, most at most, and returns their numbers and the number of
-// the last row. It sets Gone when there are no others.
+// oldest counts the oldest rows of a turn until they cost most, and returns their numbers and the number
+// of the last row. It sets Gone when there are no others.
 func (tx logTx) oldest(turn int64, most int, r *conversation.Removal) (ranges []conversation.Range, through int64, err error) {
 	stmt, err := tx.stmt(`
 		SELECT seq, last_seq, cuts, octet_length(text), octet_length(detail) FROM events WHERE turn_id = $1 ORDER BY seq LIMIT $2`)
@@ -112,8 +112,7 @@ func (tx logTx) oldest(turn int64, most int, r *conversation.Removal) (ranges []
 	}
 	defer rows.Close()
 	for rows.Next() {
-		// The numbers of a block that other turns have written into are as many ranges.
-		if r.Rows == most || r.Rows > 0 && len(ranges) >= most {
+		if r.Cost >= most {
 			return ranges, through, nil
 		}
 		var rec conversation.Record
@@ -125,6 +124,7 @@ func (tx logTx) oldest(turn int64, most int, r *conversation.Removal) (ranges []
 		if err != nil {
 			return nil, 0, err
 		}
+		before := max(len(ranges), 1)
 		for _, n := range seqs {
 			if k := len(ranges) - 1; k >= 0 && ranges[k].Last == n-1 {
 				ranges[k].Last = n
@@ -134,6 +134,8 @@ func (tx logTx) oldest(turn int64, most int, r *conversation.Removal) (ranges []
 		}
 		r.Rows++
 		r.Events += int64(len(seqs))
+		// The numbers of a block that other turns have written into are as many ranges.
+		r.Cost += 1 + (size+detail)/conversation.PruneUnit + len(ranges) - before
 		r.Bytes += int64(size + detail)
 		through = rec.Seq
 	}
