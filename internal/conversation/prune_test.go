@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -234,6 +236,7 @@ func TestDeleteLong(t *testing.T) {
 				turn := w.send(in("x", "a", "hello"))
 				for range 200 {
 					w.say(turn, conversation.ToolCall{ID: "1", Name: "ls", Input: "{}"}, conversation.Text{Text: "so"})
+					synctest.Wait() // so that the increments are stored by themselves
 				}
 				w.say(turn, conversation.FileData{Name: "f", Data: []byte("data")}, conversation.Ended{State: conversation.Done})
 				synctest.Wait()
@@ -272,5 +275,89 @@ func TestDeleteLong(t *testing.T) {
 				w.verify()
 			})
 		})
+	}
+}
+
+// TestReadDuringRemoval: whoever reads while threads are deleted gets every number once, as an event or as
+// removed, from memory and from disk.
+func TestReadDuringRemoval(t *testing.T) {
+	w := &world{t: t, path: filepath.Join(t.TempDir(), "gateway.db"), synchronous: "normal"}
+	w.start()
+	ctx, cancel := context.WithCancel(w.ctx())
+	defer w.stop(false)
+	var readers sync.WaitGroup
+	var passes atomic.Int64
+	read := func(until int64) error {
+		r, err := w.service.Reader(ctx, "x", conversation.Filter{}, 0)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		for pos := int64(0); pos < until; {
+			evs, err := r.Next(ctx)
+			if err != nil {
+				return err
+			}
+			for _, e := range evs {
+				if e.Seq == 0 {
+					continue
+				}
+				if e.First != pos+1 {
+					return fmt.Errorf("behind %d comes %d to %d, %T", pos, e.First, e.Seq, e.Body)
+				}
+				if b, ok := e.Body.(conversation.Ended); ok && b.Response != "an answer" {
+					return fmt.Errorf("event %d has the answer %q", e.Seq, b.Response)
+				}
+				pos = e.Seq
+			}
+		}
+		return nil
+	}
+	var head atomic.Int64
+	for range 4 {
+		readers.Go(func() {
+			for {
+				until := head.Load()
+				err := read(until)
+				if ctx.Err() != nil {
+					return
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				passes.Add(1)
+			}
+		})
+	}
+	for round := range 60 {
+		for i := range 4 {
+			turn := w.send(in("x", fmt.Sprint(i), "hello"))
+			w.say(turn, conversation.Text{Text: "an "}, conversation.ToolCall{ID: "1", Input: strings.Repeat("x", 4000)}, conversation.Text{Text: "answer"},
+				conversation.Ended{State: conversation.Done, Response: "an answer"})
+			r, err := w.service.Reader(ctx, "x", conversation.Filter{TurnID: turn.ID}, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for over := false; !over; {
+				evs, err := r.Next(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				e := evs[len(evs)-1]
+				_, over = e.Body.(conversation.Ended)
+				head.Store(e.Seq)
+			}
+			r.Close()
+		}
+		if err := w.service.DeleteThread(w.ctx(), fmt.Sprint(round%4)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	readers.Wait()
+	w.verify()
+	if passes.Load() < 10 {
+		t.Errorf("the conversation was read %d times meanwhile", passes.Load())
 	}
 }

@@ -327,7 +327,7 @@ func TestVerify(t *testing.T) {
 	}
 	const copyEvent = `INSERT INTO events (conversation_id, thread_id, turn_id, seq, last_seq, at, kind, text, detail)
 		SELECT conversation_id, thread_id, turn_id, 10, 10, at, kind, text, detail FROM events WHERE `
-	for _, c := range []struct{ damage, want string }{
+	verifyFinds(t, whole, []damage{
 		// SQLite does not look for pages that nobody uses when the first table that it comes across is a
 		// virtual one, so it is another damage that it has to find.
 		{`PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = 'CREATE INDEX events_thread ON events (seq, thread_id)' WHERE name = 'events_thread'`, "missing from index events_thread"},
@@ -361,7 +361,14 @@ func TestVerify(t *testing.T) {
 		{`DELETE FROM audit_log WHERE seq = 1`, "record 1 of the audit log is not as it was written"},
 		{`UPDATE events SET last_seq = 2000 WHERE seq = 3`, "further than readers look"},
 		{`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, 1)`, "newer gateway"},
-	} {
+	})
+}
+
+// A damage is what was done to a database, and what Verify says of it.
+type damage struct{ damage, want string }
+
+func verifyFinds(t *testing.T, whole []byte, damages []damage) {
+	for _, c := range damages {
 		t.Run(c.damage, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "gateway.db")
 			if err := os.WriteFile(path, whole, 0o600); err != nil {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"path/filepath"
 )
 
 // Queued returns how many operations wait for the writer.
@@ -72,4 +73,13 @@ func ParseTool(kind, text, author string) (id, name, content string, isError boo
 	}
 	r := parseToolResult(text, author)
 	return r.ID, "", r.Output, r.IsError
+}
+
+// HoldContents keeps contents of files in a data directory from being removed, as a backup does.
+func HoldContents(dataDir string) (release func() error, err error) {
+	l, err := shareLock(filepath.Join(dataDir, filesName+backupLock))
+	if err != nil {
+		return nil, err
+	}
+	return l.release, nil
 }
