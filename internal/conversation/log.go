@@ -102,7 +102,7 @@ type Tx interface {
 	// Prune removes rows of an ended turn from its beginning, one at least and no more once they cost
 	// most, what belongs to them, the turn with the last of them, and the thread with the last of its
 	// turns. Faults (NotFound,
-	// Conflict when the turn is open) leave the transaction as it was.
+	// Conflict when the turn is open, Internal when it is damaged) leave the transaction as it was.
 	Prune(turnID string, most int) (Removal, error)
 	// Expire notes that the content of a file is gone, and returns how many bytes are not needed any
 	// more because of that.

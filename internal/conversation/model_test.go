@@ -87,10 +87,19 @@ func (c *call) Retire() {}
 type brittle struct {
 	conversation.Log
 	mu    sync.Mutex
-	fail  string        // "", "not done", "done"
-	dead  bool          // the process has died: nothing is committed any more
-	dieIn int           // commits; 0 for never
-	hold  chan struct{} // commits wait until it is closed; nil for no waiting
+	fail  string // "", "not done", "done"
+	dead  bool   // the process has died: nothing is committed any more
+	dieIn int    // commits; 0 for never
+
+	answering func()        // before an answer is read; may be nil
+	hold      chan struct{} // commits wait until it is closed; nil for no waiting
+}
+
+func (b *brittle) Answer(ctx context.Context, turnID string) (string, error) {
+	if b.answering != nil {
+		b.answering()
+	}
+	return b.Log.Answer(ctx, turnID)
 }
 
 var errBroken = errors.New("broken on purpose")

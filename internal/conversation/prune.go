@@ -3,6 +3,7 @@ package conversation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"coven-gateway/internal/auth"
@@ -85,7 +86,12 @@ func (cm *commit) prune(p *pruning) error {
 	sum := Run{BeganAt: time.Now()}
 	for left := maxPrune; left > 0 && len(p.removals) < len(p.turns); {
 		r, err := cm.tx.Prune(p.turns[len(p.removals)], left)
-		if _, ok := errors.AsType[*fault.Error](err); !ok && err != nil {
+		if f, ok := errors.AsType[*fault.Error](err); ok {
+			r = Removal{}
+			if f.Code == fault.Internal {
+				cm.c.logger.Error("a turn cannot be removed", "error", err)
+			}
+		} else if err != nil {
 			return err
 		}
 		p.removals = append(p.removals, r) // of a turn that is gone or open an empty one
@@ -234,8 +240,12 @@ func (s *Service) removeDoomed(ctx context.Context, f *feed, id string) error {
 		if err != nil || len(turns) == 0 {
 			return err
 		}
-		if err := s.committer.prune(&pruning{feed: f, turns: turns}); err != nil {
+		p := &pruning{feed: f, turns: turns}
+		if err := s.committer.prune(p); err != nil {
 			return err
+		}
+		if r := p.removals[0]; r.Rows == 0 && !r.Gone {
+			return fmt.Errorf("turn %s of thread %s cannot be removed", turns[0], id)
 		}
 	}
 	return nil

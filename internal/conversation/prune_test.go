@@ -3,12 +3,14 @@ package conversation_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
@@ -85,8 +87,13 @@ func (w *world) interleaved() (a, b conversation.Turn) {
 // once; the numbers are not given again.
 func TestDeleteThread(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, b := w.interleaved()
 		ctx := w.ctx()
+		memory, err := w.service.Reader(ctx, "x", conversation.Filter{}, 0) // while somebody reads, what is new is in memory
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer memory.Close()
+		a, b := w.interleaved()
 		before := w.all("x")
 		follow := func(f conversation.Filter, after int64) *conversation.Reader {
 			t.Helper()
@@ -137,6 +144,16 @@ func TestDeleteThread(t *testing.T) {
 		wantSaid(t, "one of the other turn", read(ofTurnB), "2 message of b\n4-6 text 4 6\n8 done")
 		rest := "1 Removed\n2 message of b\n3 Removed\n4 text 4 \n5 Removed\n6 text 6\n7 Removed\n8 done\n9-10 Removed"
 		wantSaid(t, "from memory", w.all("x"), rest)
+		one := func(until int64) {
+			t.Helper()
+			for after := range until {
+				p, err := w.service.Events(ctx, "x", conversation.Filter{}, after, 1)
+				if err != nil || len(p.Events) != 1 || p.Events[0].First != after+1 {
+					t.Errorf("behind %d is %v: %v", after, said(p.Events), err)
+				}
+			}
+		}
+		one(10)
 
 		for what, err := range map[string]error{
 			"turn":     errOf(w.service.Turn(ctx, a.ID)),
@@ -167,12 +184,7 @@ func TestDeleteThread(t *testing.T) {
 		rest += "\n11 message again\n12 done"
 		wantSaid(t, "from disk", w.all("x"), rest)
 		wantSaid(t, "the thread from disk", readOnce(w, conversation.Filter{ThreadID: "b"}), "2 message of b\n4-6 text 4 6\n8 done")
-		for after := range int64(12) {
-			p, err := w.service.Events(ctx, "x", conversation.Filter{}, after, 1)
-			if err != nil || len(p.Events) != 1 || p.Events[0].First != after+1 {
-				t.Errorf("behind %d is %v: %v", after, said(p.Events), err)
-			}
-		}
+		one(12)
 		if len(before) == 0 || fresh.ThreadID != "a" {
 			t.Error("nothing was said")
 		}
@@ -215,15 +227,122 @@ func TestDeleteNewest(t *testing.T) {
 
 func TestDeleteOpenThread(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		turn := w.send(in("x", "a", "hello"))
+		r := in("x", "a", "hello")
+		r.Files = []conversation.FileData{{Name: "f", Data: []byte("data")}}
+		turn := w.send(r)
 		if err := w.service.DeleteThread(w.ctx(), "a"); fault.CodeOf(err) != fault.Conflict {
 			t.Errorf("with an open turn: %v", err)
 		}
 		w.say(turn, conversation.Ended{State: conversation.Done})
 		synctest.Wait()
+		if w.contents() != 1 {
+			t.Error("the file is gone")
+		}
 		if err := w.service.DeleteThread(w.ctx(), "a"); err != nil {
 			t.Error(err)
 		}
+		synctest.Wait()
+		if w.contents() != 0 {
+			t.Error("the content of an attachment is left")
+		}
+	})
+}
+
+// TestHalfDeleted: once a deletion has begun nobody sees the thread or says something in it, also when
+// the rest has to wait.
+func TestHalfDeleted(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		var turns []conversation.Turn
+		for range 40 {
+			turns = append(turns, w.answered("a", "needle"))
+		}
+		w.log.mu.Lock()
+		w.log.dieIn = 2
+		w.log.mu.Unlock()
+		if err := w.service.DeleteThread(w.ctx(), "a"); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait() // the keeper has tried, too
+		w.log.mu.Lock()
+		w.log.dead = false
+		w.log.mu.Unlock()
+		w.verify()
+		last := turns[len(turns)-1]
+		if _, err := w.service.Turn(w.ctx(), last.ID); err != nil {
+			t.Fatalf("nothing is left to be tested: %v", err)
+		}
+		if _, err := w.service.Thread(w.ctx(), "a"); fault.CodeOf(err) != fault.NotFound {
+			t.Errorf("the thread: %v", err)
+		}
+		if list, err := w.service.Threads(w.ctx(), conversation.ThreadQuery{Limit: 10}); err != nil || len(list) != 0 {
+			t.Errorf("the list: %v %v", list, err)
+		}
+		if hits, _, err := w.service.Search(w.ctx(), "needle", conversation.SearchQuery{Limit: 10}); err != nil || len(hits) != 0 {
+			t.Errorf("found: %v %v", hits, err)
+		}
+		if _, err := w.service.Send(w.ctx(), in("x", "a", "hello")); fault.CodeOf(err) != fault.Conflict {
+			t.Errorf("a message: %v", err)
+		}
+		if err := conversation.FinishDeletions(w.service); err != nil {
+			t.Error(err)
+		}
+		wantSaid(t, "what is left", w.all("x"), "1-80 Removed")
+		w.verify()
+	})
+}
+
+// TestRemovedWhileRead: a turn that is removed between two looks at it is told as removed, and not with
+// half of what it said.
+func TestRemovedWhileRead(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		turn := w.send(in("x", "a", "hello"))
+		w.say(turn, conversation.Text{Text: "an answer"}, conversation.Ended{State: conversation.Done, Response: "an answer"})
+		synctest.Wait()
+		w.stop(false)
+		w.start() // so that it is read from disk
+		remove := sync.OnceFunc(func() {
+			if err := w.service.DeleteThread(w.ctx(), "a"); err != nil {
+				t.Error(err)
+			}
+		})
+		w.log.answering = remove
+		wantSaid(t, "a reader", readOnce(w, conversation.Filter{}), "1-3 Removed")
+
+		w.answered("b", "again")
+		turn = w.send(in("x", "b", "hello"))
+		w.say(turn, conversation.Text{Text: "an answer"}, conversation.Ended{State: conversation.Done, Response: "an answer"})
+		synctest.Wait()
+		w.log.answering = sync.OnceFunc(func() {
+			if err := w.service.DeleteThread(w.ctx(), "b"); err != nil {
+				t.Error(err)
+			}
+		})
+		h, err := w.service.History(w.ctx(), conversation.HistoryQuery{AgentID: "x", After: 3, Limit: 10, Removed: true})
+		if err != nil || len(h.Entries) != 1 || h.Entries[0].Type != conversation.EntryRemoved || h.Entries[0].Text != "events 4 to 8 were removed" {
+			t.Errorf("the history: %+v %v", h.Entries, err)
+		}
+	})
+}
+
+// TestStray: a content that was stored for a message that never came is removed at the next start.
+func TestStray(t *testing.T) {
+	dir := t.TempDir()
+	blobs := store.OpenBlobs(filepath.Join(dir, "files"))
+	name, err := blobs.Put(t.Context(), []byte("data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC) // bubbles begin in 2000
+	if err := os.Chtimes(filepath.Join(dir, "files", name[:2], name), long, long); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, filepath.Join(dir, "gateway.db"))
+		synctest.Wait()
+		if w.contents() != 0 {
+			t.Error("it is still there")
+		}
+		w.stop(false)
 	})
 }
 

@@ -205,6 +205,7 @@ func (k *keeper) retainEvents(before time.Time, keep int64) error {
 		if err != nil || len(turns) == 0 {
 			return err
 		}
+		some := false
 		for len(turns) > 0 {
 			p := &pruning{run: true}
 			for _, t := range turns {
@@ -221,6 +222,7 @@ func (k *keeper) retainEvents(before time.Time, keep int64) error {
 				return err
 			}
 			for _, r := range p.removals {
+				some = some || r.Gone || r.Rows > 0
 				if r.Gone || r.Rows == 0 {
 					turns = turns[1:]
 				}
@@ -228,6 +230,9 @@ func (k *keeper) retainEvents(before time.Time, keep int64) error {
 			if err := k.rest(); err != nil {
 				return err
 			}
+		}
+		if !some {
+			return nil // what is left is damaged
 		}
 	}
 	return nil

@@ -1,6 +1,8 @@
 package conversation_test
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -102,6 +104,48 @@ func TestRetention(t *testing.T) {
 		time.Sleep(time.Hour)
 		wantSaid(t, "after 6 hours", w.all("x"), "1-10 Removed")
 		w.verify()
+	})
+}
+
+// TestRetentionOfNewest: a turn that began last may have ended first.
+func TestRetentionOfNewest(t *testing.T) {
+	keeping(t, conversation.Retention{}, func(t *testing.T, w *world) {
+		long := w.send(in("x", "a", "1"))
+		w.answered("a", "2")
+		if err := conversation.Retain(w.service, time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		w.verify()
+		w.say(long, conversation.Ended{State: conversation.Done})
+		synctest.Wait()
+		wantSaid(t, "what is left", w.all("x"), "1 message 1\n2-3 Removed\n4 done")
+		w.verify()
+	})
+}
+
+// TestRetentionOfDamaged: a turn that cannot be removed keeps nothing else from being removed, and
+// messages from being stored.
+func TestRetentionOfDamaged(t *testing.T) {
+	keeping(t, conversation.Retention{}, func(t *testing.T, w *world) {
+		w.answered("a", "1")
+		w.answered("b", "2")
+		w.answered("c", "3")
+		db, err := sql.Open("sqlite", "file:"+w.path)
+		if err == nil {
+			_, err = db.Exec(`UPDATE events SET cuts = x'00' WHERE seq = 3`)
+		}
+		if err = errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if err := conversation.Retain(w.service, time.Now().Add(time.Hour)); err != nil {
+			t.Error(err)
+		}
+		for thread, want := range map[string]fault.Code{"a": fault.NotFound, "b": "", "c": fault.NotFound} {
+			if _, err := w.service.Thread(w.ctx(), thread); err != nil != (want != "") || err != nil && fault.CodeOf(err) != want {
+				t.Errorf("thread %s: %v", thread, err)
+			}
+		}
+		w.answered("d", "4")
 	})
 }
 

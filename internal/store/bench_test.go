@@ -2,13 +2,13 @@ package store_test
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"coven-gateway/internal/conversation"
-	"fmt"
-	"strings"
 )
 
 // BenchmarkCommit is one increment in one durable transaction: what each costs under light load.

@@ -122,7 +122,7 @@ func (tx logTx) oldest(turn int64, most int, r *conversation.Removal) (ranges []
 		}
 		seqs, err := rec.Numbers(size)
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, fault.Wrap(err, fault.Internal, "turn %q is damaged", r.TurnID)
 		}
 		before := max(len(ranges), 1)
 		for _, n := range seqs {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -239,4 +240,83 @@ func TestContents(t *testing.T) {
 	if got := strays(time.Now().Add(time.Hour)); len(got) != 1 || got[0] != name || exists(t, half) {
 		t.Errorf("strays are %v", got)
 	}
+}
+
+// TestOneMoment: what is there and what was removed is read as it was at one moment.
+func TestOneMoment(t *testing.T) {
+	log := open(t, filepath.Join(t.TempDir(), "gateway.db")).Log(nil)
+	const turns = 400
+	var id int64
+	for from := 0; from < turns; from += 100 {
+		err := log.Commit(ctx, func(tx conversation.Tx) error {
+			c, err := tx.Conversation("a")
+			if err != nil {
+				return err
+			}
+			id = c.ID
+			for i := from; i < from+100; i++ {
+				name, at := fmt.Sprint(i), time.Now()
+				_, ref, _, err := tx.Begin(conversation.NewTurn{
+					Turn: conversation.Turn{ID: name, AgentID: "a", ThreadID: "t", StartedAt: at, First: int64(i) + 1}, Conversation: id, Digest: []byte{}, Oversees: true,
+				})
+				if err != nil {
+					return err
+				}
+				if err := tx.Append(ref, conversation.Record{Ref: ref, Seq: int64(i) + 1, Last: int64(i) + 1, At: at, Kind: conversation.KindTrouble}); err != nil {
+					return err
+				}
+				if err := tx.End(ref, conversation.EndedTurn{State: conversation.Done, Last: int64(i) + 1, At: at}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for {
+				page, err := log.Records(ctx, conversation.Query{Conversation: id, Until: turns, Limit: 2 * turns, Removed: true})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				told := map[int64]int{}
+				for _, r := range page.Records {
+					told[r.Seq]++
+				}
+				for _, r := range page.Removed {
+					for n := r.First; n <= r.Last; n++ {
+						told[n]++
+					}
+				}
+				for n := int64(1); n <= page.Complete; n++ {
+					if told[n] != 1 {
+						t.Errorf("%d was told %d times", n, told[n])
+						return
+					}
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for i := range turns {
+		err := log.Commit(ctx, func(tx conversation.Tx) error {
+			_, err := tx.Prune(fmt.Sprint((i*7)%turns), 10)
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	readers.Wait()
 }
