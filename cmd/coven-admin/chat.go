@@ -289,6 +289,9 @@ func tailCommand(a *app) *cobra.Command {
 		}
 		return a.stream(cmd.Context(), open, func(e sse.Event) error {
 			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", e.Data)
+			if e.ID == "" { // not an event of the log: a thread was deleted
+				return nil
+			}
 			if n, err := strconv.ParseInt(e.ID, 10, 64); err != nil || (!follow && n >= head) {
 				return errors.Join(err, errSeen)
 			}

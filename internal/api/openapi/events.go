@@ -1,5 +1,7 @@
 package openapi
 
+import "slices"
+
 // An event is what streams and pages of events say. Streams of a send have its payload as data;
 // everywhere else an event also says which turn and thread it belongs to.
 type event struct {
@@ -73,6 +75,18 @@ var events = []event{
 	}},
 }
 
+// removals are what streams and pages say of what is not there any more. They belong to no turn. The first
+// one may be on the stream of a send, too.
+var removals = []event{
+	{"removed", "Removed", "Events were removed that the reader has not had. A stream of one turn ends with it: the turn is gone.", fields{
+		{"first_seq", number, "the number of the first one"},
+		{"seq", number, "the number of the last one"},
+	}},
+	{"thread_deleted", "ThreadDeleted", "A thread was deleted while the reader followed. It has no number, and no `id`.", fields{
+		{"thread_id", str, "empty when there were too many to name"},
+	}},
+}
+
 // started is the first event of the stream of a send.
 var started = event{"started", "Started", "The message is stored and its turn has begun.", fields{
 	{"agent_id", str, ""},
@@ -97,13 +111,13 @@ func sendEvents() object {
 	for _, e := range events[1:] {
 		o = o.with(e.name, ref(e.schema+"Data"))
 	}
-	return o
+	return o.with(removals[0].name, ref(removals[0].schema+"Data"))
 }
 
 // allEvents are the events of all other streams.
 func allEvents() object {
 	o := object{}
-	for _, e := range events {
+	for _, e := range slices.Concat(events, removals) {
 		o = o.with(e.name, ref(e.schema+"Event"))
 	}
 	return o
@@ -125,6 +139,12 @@ func eventSchemas() object {
 			}
 		}
 		o = o.with(e.schema+"Event", record(e.text, all...))
+		choice = append(choice, ref(e.schema+"Event"))
+		mapping = mapping.with(e.name, "#/components/schemas/"+e.schema+"Event")
+	}
+	o = o.with(removals[0].schema+"Data", record(removals[0].text, removals[0].payload...))
+	for _, e := range removals {
+		o = o.with(e.schema+"Event", record(e.text, fields{{"type", object{{"const", e.name}}, ""}}.and(e.payload...)...))
 		choice = append(choice, ref(e.schema+"Event"))
 		mapping = mapping.with(e.name, "#/components/schemas/"+e.schema+"Event")
 	}

@@ -192,6 +192,11 @@ var groups = []group{
 			body: body{json: "ThreadEdit"}, answers: one(200, "Thread"), errors: []int{404},
 		},
 		{
+			route: "DELETE /api/threads/{id}", id: "deleteThread", summary: "Remove a thread with everything that was said in it",
+			text:    "Administrators may, and you where all of its turns are yours. It is refused while a turn of it is open. What was spent is still counted.",
+			answers: done, errors: []int{403, 404, 409},
+		},
+		{
 			route: "GET /api/threads/{id}/messages", id: "listThreadMessages", summary: "List what was said last in a thread",
 			query: []parameter{pageOf(50, 1000)}, answers: one(200, "ThreadMessages"), errors: []int{404},
 		},
@@ -218,7 +223,7 @@ var groups = []group{
 				{status: 304, text: "The copy is good."},
 				{status: 416, text: "There are no such bytes.", media: inText, schema: str},
 			},
-			errors: []int{404},
+			errors: []int{404, 410},
 		},
 	}},
 	{"Agents", "", []operation{

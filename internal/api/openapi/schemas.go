@@ -112,7 +112,7 @@ func schemas() object {
 		{"Error", record("Why a request was refused. Every error that is not described otherwise looks so.",
 			field{"error", str, "for people"},
 			field{"code", oneOf(fault.Invalid, fault.Unauthenticated, fault.Forbidden, fault.NotFound, fault.MethodDenied, fault.Exists, fault.Conflict,
-				fault.PositionLost, fault.TooLarge, fault.Limited, fault.Unavailable, fault.Internal), "for programs"},
+				fault.PositionLost, fault.Removed, fault.TooLarge, fault.Limited, fault.Unavailable, fault.Internal), "for programs"},
 		)},
 
 		{"SendRequest", record("A message for an agent. Either `agent_id` or `frontend` and `channel_id` say which one.", sendFields.and(
@@ -170,7 +170,7 @@ func schemas() object {
 			field{"id", str, ""},
 			field{"direction", oneOf("inbound_to_agent", "outbound_from_agent"), ""},
 			field{"author", str, ""},
-			field{"type", oneOf(conversation.EntryMessage, conversation.EntryToolCall, conversation.EntryToolResult, conversation.EntrySystem, conversation.EntryError), ""},
+			field{"type", oneOf(conversation.EntryMessage, conversation.EntryToolCall, conversation.EntryToolResult, conversation.EntrySystem, conversation.EntryError, conversation.EntryRemoved), "`removed`, only behind a cursor: events that are not there any more"},
 			field{"timestamp", moment, ""},
 			field{"thread_id", str, ""},
 			field{"request_id", str, "the turn"},
@@ -256,6 +256,7 @@ func schemas() object {
 			field{"request_id", str, "the turn"},
 			field{"seq", number, ""},
 			field{"created_at", moment, ""},
+			field{"expired_at?", moment, "its content is gone since then"},
 		)...)},
 		{"File", record("A stored file.", file...)},
 		{"Usage", record("Tokens.", usage...)},
