@@ -19,12 +19,13 @@ var bindingView = view{key: "bindings", none: "no bindings", columns: []column{
 	{"FRONTEND", "frontend", nil},
 	{"CHANNEL", "channel_id", nil},
 	{"AGENT", "agent_id", nil},
+	{"DELIVERY", "delivery", nil},
 	{"CREATED", "created_at", nil},
 	{"CREATED BY", "created_by", nil},
 }}
 
 // binding is what the flags of the commands about bindings say.
-type binding struct{ frontend, channel, agent string }
+type binding struct{ frontend, channel, agent, delivery string }
 
 // bindingCommand returns a command with flags for a binding.
 func bindingCommand(h help, run func(*cobra.Command, []string, binding) error) *cobra.Command {
@@ -34,6 +35,7 @@ func bindingCommand(h help, run func(*cobra.Command, []string, binding) error) *
 	f.StringVarP(&b.frontend, "frontend", "f", "", "the `frontend`: slack, matrix, …")
 	f.StringVarP(&b.channel, "channel", "c", "", "the frontend's own `name` of the channel")
 	f.StringVarP(&b.agent, "agent", "a", "", "the `id` of the agent")
+	f.StringVar(&b.delivery, "delivery", "", "what becomes of a message when the agent is away or busy: `how` is fail, queue or interrupt")
 	return cmd
 }
 
@@ -68,10 +70,10 @@ func bindingsCommand(a *app) *cobra.Command {
 		use: "bindings", short: "Administer which agent answers in which channel", example: "coven-admin bindings\ncoven-admin bindings list --frontend slack",
 	}, list)
 	create := bindingCommand(help{
-		use: "create", short: "Bind a channel to an agent", example: "coven-admin bindings create -f slack -c C0123 -a echo", aliases: []string{"add"},
+		use: "create", short: "Bind a channel to an agent", example: "coven-admin bindings create -f slack -c C0123 -a echo --delivery queue", aliases: []string{"add"},
 	}, func(cmd *cobra.Command, _ []string, b binding) error {
 		answer, err := administer(cmd, a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.Binding, error) {
-			return c.CreateBinding(ctx, &pb.CreateBindingRequest{Frontend: b.frontend, ChannelId: b.channel, AgentId: b.agent})
+			return c.CreateBinding(ctx, &pb.CreateBindingRequest{Frontend: b.frontend, ChannelId: b.channel, AgentId: b.agent, Delivery: b.delivery})
 		})
 		if err != nil {
 			return err
@@ -87,7 +89,7 @@ func bindingsCommand(a *app) *cobra.Command {
 			return err
 		}
 		answer, err := administer(cmd, a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.Binding, error) {
-			return c.UpdateBinding(ctx, &pb.UpdateBindingRequest{Id: id, AgentId: b.agent})
+			return c.UpdateBinding(ctx, &pb.UpdateBindingRequest{Id: id, AgentId: b.agent, Delivery: b.delivery})
 		})
 		if err != nil {
 			return err
@@ -116,7 +118,11 @@ func bindingsCommand(a *app) *cobra.Command {
 		}
 	}
 	remove.Flags().Lookup("agent").Hidden = true
-	cmd.AddCommand(bindingCommand(help{use: "list", short: "List bindings, the newest first", example: cmd.Example[2:], aliases: []string{"ls"}}, list), create, update, remove)
+	ls := bindingCommand(help{use: "list", short: "List bindings, the newest first", example: cmd.Example[2:], aliases: []string{"ls"}}, list)
+	for _, c := range []*cobra.Command{cmd, ls, remove} {
+		c.Flags().Lookup("delivery").Hidden = true
+	}
+	cmd.AddCommand(ls, create, update, remove)
 	return cmd
 }
 

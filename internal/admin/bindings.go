@@ -23,7 +23,7 @@ func (s service) ListBindings(ctx context.Context, r *pb.ListBindingsRequest) (*
 
 // CreateBinding implements coven.AdminService.
 func (s service) CreateBinding(ctx context.Context, r *pb.CreateBindingRequest) (*pb.Binding, error) {
-	b, err := s.conversations.Bind(ctx, conversation.Binding{Frontend: r.GetFrontend(), ChannelID: r.GetChannelId(), AgentID: r.GetAgentId()})
+	b, err := s.conversations.Bind(ctx, conversation.Binding{Frontend: r.GetFrontend(), ChannelID: r.GetChannelId(), AgentID: r.GetAgentId(), Delivery: conversation.Delivery(r.GetDelivery())})
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +32,7 @@ func (s service) CreateBinding(ctx context.Context, r *pb.CreateBindingRequest) 
 
 // UpdateBinding implements coven.AdminService.
 func (s service) UpdateBinding(ctx context.Context, r *pb.UpdateBindingRequest) (*pb.Binding, error) {
-	b, err := s.conversations.Rebind(ctx, r.GetId(), r.GetAgentId())
+	b, err := s.conversations.Rebind(ctx, r.GetId(), r.GetAgentId(), conversation.Delivery(r.GetDelivery()))
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +50,6 @@ func (s service) DeleteBinding(ctx context.Context, r *pb.DeleteBindingRequest) 
 func binding(b conversation.Binding) *pb.Binding {
 	return &pb.Binding{
 		Id: b.ID, Frontend: b.Frontend, ChannelId: b.ChannelID, AgentId: b.AgentID, CreatedAt: b.CreatedAt.Format(time.RFC3339),
-		CreatedBy: &b.CreatedBy,
+		CreatedBy: &b.CreatedBy, Delivery: string(b.Delivery),
 	}
 }

@@ -293,8 +293,11 @@ func (c *Conn) welcome() {
 	c.registry.publish(c)
 	c.host()
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.startWriter()
+	c.mu.Unlock()
+	if arrived := c.registry.opts.Arrived; arrived != nil {
+		arrived(c.info.ID)
+	}
 }
 
 // handle takes one message. An error ends the stream.

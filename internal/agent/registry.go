@@ -50,6 +50,9 @@ type Options struct {
 	// capabilities that take effect of those the agent asks for, and the secrets that it gets.
 	Admit func(ctx context.Context, agentID string, asks []string) (capabilities []string, secrets map[string]string, err error)
 
+	// Arrived is called after an agent has become reachable; nil for nobody.
+	Arrived func(agentID string)
+
 	ReconnectGrace   time.Duration // how long an agent waits for its own dying stream to free the id
 	HeartbeatTimeout time.Duration // after which a stream that did send a heartbeat and is silent ends
 }

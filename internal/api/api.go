@@ -98,6 +98,7 @@ func (a *API) routes() []route {
 		{"GET /api/agents/{id}/history", a.history},
 
 		{"GET /api/conversations/{agent}/events", a.conversationEvents},
+		{"GET /api/turns", a.listTurns},
 		{"GET /api/turns/{id}", a.turn},
 		{"GET /api/turns/{id}/events", a.turnEvents},
 		{"POST /api/turns/{id}/cancel", a.cancelTurn},

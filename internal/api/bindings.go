@@ -16,6 +16,7 @@ func (a *API) bind(w http.ResponseWriter, r *http.Request) error {
 		InstanceID string `json:"instance_id"`
 		AgentID    string `json:"agent_id"`
 		WorkingDir string `json:"working_dir" max:"4096"`
+		Delivery   string `json:"delivery"`
 	}
 	if err := decode(r, &in); err != nil {
 		return err
@@ -34,7 +35,7 @@ func (a *API) bind(w http.ResponseWriter, r *http.Request) error {
 		id = in.AgentID
 	}
 	now, was, err := a.Conversations.BindAnyway(r.Context(), conversation.Binding{
-		Frontend: in.Frontend, ChannelID: in.ChannelID, AgentID: id, WorkingDir: in.WorkingDir,
+		Frontend: in.Frontend, ChannelID: in.ChannelID, AgentID: id, WorkingDir: in.WorkingDir, Delivery: conversation.Delivery(in.Delivery),
 	})
 	if err != nil {
 		return err
@@ -91,7 +92,7 @@ func (a *API) bindingFields(b conversation.Binding) fields {
 	agent, online := a.online(b.AgentID)
 	f := fields{
 		"binding_id": b.ID, "frontend": b.Frontend, "channel_id": b.ChannelID, "agent_id": b.AgentID, "agent_name": a.agentName(b.AgentID),
-		"agent_online": online, "online": online, "working_dir": b.WorkingDir, "created_at": stamp(b.CreatedAt), "created_by": b.CreatedBy,
+		"agent_online": online, "online": online, "working_dir": b.WorkingDir, "delivery": b.Delivery, "created_at": stamp(b.CreatedAt), "created_by": b.CreatedBy,
 	}
 	if b.WorkingDir == "" {
 		f["working_dir"] = agent.WorkingDir

@@ -9,6 +9,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -25,6 +26,8 @@ type sendBody struct {
 	Sender         string `json:"sender" max:"-"`
 	Content        string `json:"content" max:"-"`
 	IdempotencyKey string `json:"idempotency_key" max:"-"`
+	Delivery       string `json:"delivery"`
+	Wait           int64  `json:"wait_seconds"`
 	Attachments    []struct {
 		Filename string `json:"filename"`
 		MimeType string `json:"mime_type"`
@@ -81,12 +84,16 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request, in conversation.Se
 	if err != nil {
 		return orGone(r.Context(), err)
 	}
+	whole := wants(r, "application/json") && !wants(r, "text/event-stream")
+	if whole && t.State == conversation.Queued { // it may take days
+		return writeJSON(w, http.StatusAccepted, turnFields(t))
+	}
 	reader, err := a.Conversations.Reader(r.Context(), t.AgentID, conversation.Filter{TurnID: t.ID}, resume)
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
-	if wants(r, "application/json") && !wants(r, "text/event-stream") {
+	if whole {
 		return a.whole(w, r, t, reader)
 	}
 	var started fields
@@ -231,12 +238,23 @@ func decodeSend(r *http.Request) (conversation.SendRequest, error) {
 	}
 	req := conversation.SendRequest{
 		AgentID: in.AgentID, ThreadID: in.ThreadID, Frontend: "direct", Sender: in.Sender, Text: in.Content,
-		Files: attached, Key: in.IdempotencyKey,
+		Files: attached, Key: in.IdempotencyKey, Delivery: conversation.Delivery(in.Delivery),
+	}
+	if req.Wait, err = wait(in.Wait); err != nil {
+		return conversation.SendRequest{}, err
 	}
 	if in.AgentID == "" {
 		req.Frontend, req.ChannelID = in.Frontend, in.ChannelID
 	}
 	return req, nil
+}
+
+// wait is how long a message may wait for its agent.
+func wait(seconds int64) (time.Duration, error) {
+	if most := int64(conversation.MaxWait / time.Second); seconds < 0 || seconds > most {
+		return 0, fault.New(fault.Invalid, "wait_seconds must be from 1 to %d; got %d", most, seconds)
+	}
+	return time.Duration(seconds) * time.Second, nil
 }
 
 // idempotencyKey is the key of a request, from its header or its body.
@@ -254,7 +272,7 @@ func decodeForm(form *multipart.Reader, in *sendBody) ([]conversation.FileData, 
 	var attached []conversation.FileData
 	values := map[string]*string{
 		"agent_id": &in.AgentID, "frontend": &in.Frontend, "channel_id": &in.ChannelID, "thread_id": &in.ThreadID,
-		"sender": &in.Sender, "content": &in.Content, "idempotency_key": &in.IdempotencyKey,
+		"sender": &in.Sender, "content": &in.Content, "idempotency_key": &in.IdempotencyKey, "delivery": &in.Delivery,
 	}
 	for {
 		part, err := form.NextPart()

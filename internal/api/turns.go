@@ -4,7 +4,30 @@ import (
 	"errors"
 	"io"
 	"net/http"
+
+	"coven-gateway/internal/conversation"
+	"coven-gateway/internal/fault"
 )
+
+// listTurns lists the turns that are not over.
+func (a *API) listTurns(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	state := conversation.TurnState(q.Get("state"))
+	if state != "" && state.Over() {
+		return fault.New(fault.Invalid, "state must be %s or %s; got %q", conversation.Open, conversation.Queued, state)
+	}
+	turns, err := a.Conversations.Live(r.Context(), q.Get("agent_id"))
+	if err != nil {
+		return orGone(r.Context(), err)
+	}
+	list := []fields{}
+	for _, t := range turns {
+		if state == "" || t.State == state {
+			list = append(list, turnFields(t))
+		}
+	}
+	return writeJSON(w, http.StatusOK, fields{"turns": list})
+}
 
 func (a *API) turn(w http.ResponseWriter, r *http.Request) error {
 	t, err := a.Conversations.Turn(r.Context(), r.PathValue("id"))

@@ -124,6 +124,10 @@ func (e *encoder) payload(ev conversation.Event) (string, fields) {
 		return "session_orphaned", fields{"reason": b.Reason}
 	case conversation.Trouble:
 		return "warning", fields{"error": b.Text}
+	case conversation.Enqueued:
+		return "queued", fields{"until": stamp(b.Until)}
+	case conversation.Delivered:
+		return "delivered", fields{}
 	case conversation.Ended:
 		switch b.State {
 		case conversation.Done:
@@ -131,7 +135,7 @@ func (e *encoder) payload(ev conversation.Event) (string, fields) {
 		case conversation.Cancelled:
 			return "canceled", fields{"reason": b.Cause}
 		default:
-			return "error", fields{"error": b.Cause, "recoverable": b.State == conversation.Interrupted}
+			return "error", fields{"error": b.Cause, "recoverable": b.State == conversation.Interrupted || b.State == conversation.Expired}
 		}
 	case conversation.Removed:
 		return "removed", fields{"first_seq": ev.First, "seq": ev.Seq}
@@ -180,6 +184,9 @@ func turnFields(t conversation.Turn) fields {
 	}
 	if t.Cause != "" {
 		f["cause"] = t.Cause
+	}
+	if !t.WaitingUntil.IsZero() {
+		f["waiting_until"] = stamp(t.WaitingUntil)
 	}
 	if !t.FirstEventAt.IsZero() {
 		f["first_event_at"] = stamp(t.FirstEventAt)

@@ -149,6 +149,26 @@ func (s *Service) KnowsAgent(ctx context.Context, id string) (bool, error) {
 	return p.Kind == Agent, err
 }
 
+// AgentOf returns the agent id that an id names: one that somebody owns, or the only one of the
+// principal that it is. It returns a NotFound fault for any other, and a Conflict for a principal that
+// has several.
+func (s *Service) AgentOf(ctx context.Context, id string) (string, error) {
+	read := s.store.Read(ctx)
+	if _, err := s.owner(read, id); err == nil || fault.CodeOf(err) != fault.NotFound {
+		return id, err
+	}
+	ids, err := read.AgentIDs(id, "", 2)
+	switch {
+	case err != nil:
+		return "", err
+	case len(ids) == 0 || id == "":
+		return "", fault.New(fault.NotFound, "agent not found")
+	case len(ids) > 1:
+		return "", fault.New(fault.Conflict, "the principal %s has several agents, and none of them is connected", id)
+	}
+	return ids[0].ID, nil
+}
+
 // AgentIDs returns the agent ids that are owned, by id.
 func (s *Service) AgentIDs(ctx context.Context, principalID, after string, limit int) ([]AgentID, error) {
 	return s.store.Read(ctx).AgentIDs(principalID, after, min(max(limit, 1), MaxPage))

@@ -101,6 +101,7 @@ var Routes = map[string]Rule{
 	"GET /api/agents":                       {AnyCaller, ScopeRead, NoObject},
 	"GET /api/agents/{id}/history":          {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/conversations/{agent}/events": {AnyCaller, ScopeRead, OwnOnly},
+	"GET /api/turns":                        {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/turns/{id}":                   {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/turns/{id}/events":            {AnyCaller, ScopeRead, OwnOnly},
 	"POST /api/turns/{id}/cancel":           {AnyCaller, ScopeSend, OwnOnly},

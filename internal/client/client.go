@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
@@ -101,6 +102,10 @@ func (s service) SendMessage(ctx context.Context, r *pb.ClientSendMessageRequest
 	in := conversation.SendRequest{
 		AgentID: agentID, ThreadID: uuid.NewSHA1(threads, []byte(thread)).String(), Frontend: "grpc", ExternalID: thread,
 		Sender: p.Name, Text: r.GetContent(), Key: r.GetIdempotencyKey(), Detached: true,
+		Delivery: conversation.Delivery(r.GetDelivery()), Wait: time.Duration(r.GetWaitSeconds()) * time.Second,
+	}
+	if most := int64(conversation.MaxWait / time.Second); r.GetWaitSeconds() < 0 || r.GetWaitSeconds() > most {
+		return nil, fault.New(fault.Invalid, "wait_seconds must be from 1 to %d; got %d", most, r.GetWaitSeconds())
 	}
 	for _, f := range r.GetAttachments() {
 		in.Files = append(in.Files, conversation.FileData{Name: f.GetFilename(), Type: f.GetMimeType(), Data: f.GetData()})
@@ -112,7 +117,7 @@ func (s service) SendMessage(ctx context.Context, r *pb.ClientSendMessageRequest
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.ClientSendMessageResponse{Status: "accepted"}
+	resp := &pb.ClientSendMessageResponse{Status: "accepted", RequestId: t.ID, State: string(t.State)}
 	if t.Repeated {
 		resp.Status = "duplicate"
 	}

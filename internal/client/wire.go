@@ -182,7 +182,7 @@ func (r *renderer) end(ctx context.Context, e conversation.Event, b conversation
 		return &pb.ClientStreamEvent{Payload: &pb.ClientStreamEvent_Error{Error: &pb.StreamError{Message: clip("stopped: " + b.Cause)}}}, nil
 	default:
 		return &pb.ClientStreamEvent{Payload: &pb.ClientStreamEvent_Error{Error: &pb.StreamError{
-			Message: clip(b.Cause), Recoverable: b.State == conversation.Interrupted,
+			Message: clip(b.Cause), Recoverable: b.State == conversation.Interrupted || b.State == conversation.Expired,
 		}}}, nil
 	}
 }

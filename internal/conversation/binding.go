@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -23,8 +24,9 @@ type Binding struct {
 	ID         string
 	Frontend   string
 	ChannelID  string
-	AgentID    string // an agent id, or the principal whose agent is meant
-	WorkingDir string // of that principal's agent; "" for any
+	AgentID    string   // an agent id, or the principal whose agent is meant
+	WorkingDir string   // of that principal's agent; "" for any
+	Delivery   Delivery // of messages that do not say; "" for FailAway
 	CreatedAt  time.Time
 	CreatedBy  string // a principal
 }
@@ -79,7 +81,7 @@ func (s *Service) BindAnyway(ctx context.Context, b Binding) (now, was Binding, 
 		return b, Binding{}, s.opts.Bindings.AddBinding(ctx, b, auth.NewRecord(p, "create_binding", "binding", b.ID, b.detail()))
 	case err != nil:
 		return Binding{}, Binding{}, err
-	case was.AgentID == b.AgentID && was.WorkingDir == b.WorkingDir:
+	case was.AgentID == b.AgentID && was.WorkingDir == b.WorkingDir && was.Delivery == b.Delivery:
 		return was, was, nil
 	}
 	return b, was, s.opts.Bindings.ReplaceBinding(ctx, was, b, auth.NewRecord(p, "update_binding", "binding", b.ID, b.detail()))
@@ -104,6 +106,10 @@ func (s *Service) prepare(ctx context.Context, b Binding) (auth.Principal, Bindi
 	case !utf8.ValidString(b.ChannelID):
 		return p, b, fault.New(fault.Invalid, "channel_id must be UTF-8")
 	}
+	if b.Delivery, err = ParseDelivery(string(b.Delivery)); err != nil {
+		return p, b, err
+	}
+	b.Delivery = cmp.Or(b.Delivery, FailAway)
 	if b.AgentID, err = s.bindable(ctx, b.AgentID); err != nil {
 		return p, b, err
 	}
@@ -111,8 +117,8 @@ func (s *Service) prepare(ctx context.Context, b Binding) (auth.Principal, Bindi
 	return p, b, nil
 }
 
-// Rebind points a binding at another agent.
-func (s *Service) Rebind(ctx context.Context, id, agentID string) (Binding, error) {
+// Rebind points a binding at another agent; its way to deliver stays what it was where that is "".
+func (s *Service) Rebind(ctx context.Context, id, agentID string, d Delivery) (Binding, error) {
 	p, err := auth.From(ctx)
 	if err != nil {
 		return Binding{}, err
@@ -127,7 +133,10 @@ func (s *Service) Rebind(ctx context.Context, id, agentID string) (Binding, erro
 	if err != nil {
 		return Binding{}, err
 	}
-	b.AgentID = agentID
+	if d, err = ParseDelivery(string(d)); err != nil {
+		return Binding{}, err
+	}
+	b.AgentID, b.Delivery = agentID, cmp.Or(d, b.Delivery)
 	return b, s.opts.Bindings.SetBinding(ctx, b, auth.NewRecord(p, "update_binding", "binding", b.ID, b.detail()))
 }
 
@@ -148,7 +157,7 @@ func (s *Service) Unbind(ctx context.Context, id string) error {
 }
 
 func (b Binding) detail() map[string]any {
-	return map[string]any{"frontend": b.Frontend, "channel_id": b.ChannelID, "agent_id": b.AgentID}
+	return map[string]any{"frontend": b.Frontend, "channel_id": b.ChannelID, "agent_id": b.AgentID, "delivery": b.Delivery}
 }
 
 // bindable returns the id under which an agent is bound: one that is connected, that somebody owns
@@ -170,19 +179,19 @@ func (s *Service) bindable(ctx context.Context, id string) (string, error) {
 }
 
 // bound returns the agent that a channel is bound to: an agent id, or of the principal that it is
-// bound to an agent that is connected.
-func (s *Service) bound(ctx context.Context, frontend, channelID string) (agentID string, err error) {
+// bound to an agent that is connected. usual is how messages of the channel are delivered.
+func (s *Service) bound(ctx context.Context, frontend, channelID string) (agentID string, usual Delivery, err error) {
 	b, err := s.opts.Bindings.BindingOf(ctx, frontend, channelID)
 	if fault.CodeOf(err) == fault.NotFound {
-		return "", fault.Wrap(err, fault.Invalid, "channel not bound to agent")
+		return "", "", fault.Wrap(err, fault.Invalid, "channel not bound to agent")
 	}
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if agentID, ok := s.dispatcher.ResolvePrincipal(b.AgentID, b.WorkingDir); ok {
-		return agentID, nil
+		return agentID, b.Delivery, nil
 	}
-	return b.AgentID, nil
+	return b.AgentID, b.Delivery, nil
 }
 
 // channelThread is the thread of a channel with an agent. It stays the same, also when the channel

@@ -82,6 +82,10 @@ func decode(kind Kind, text, detail string) (Body, error) {
 		return detailOf[SessionOrphaned](detail)
 	case KindDecision:
 		return detailOf[Decision](detail)
+	case KindEnqueued:
+		return detailOf[Enqueued](detail)
+	case KindDelivered:
+		return detailOf[Delivered](detail)
 	case KindEnded:
 		b, err := detailOf[Ended](detail)
 		b.Response = text

@@ -322,7 +322,11 @@ func (cm *commit) begin(b *beginning) error {
 			return err
 		}
 	}
-	return cm.append(ch, b.ref, b.turn.ID, b.turn.ThreadID, b.turn.PrincipalID, b.new.StartedAt, b.body)
+	err = cm.append(ch, b.ref, b.turn.ID, b.turn.ThreadID, b.turn.PrincipalID, b.new.StartedAt, b.body)
+	if err == nil && b.new.State == Queued {
+		err = cm.append(ch, b.ref, b.turn.ID, b.turn.ThreadID, b.turn.PrincipalID, b.new.StartedAt, Enqueued{Until: b.new.WaitingUntil})
+	}
+	return err
 }
 
 // append stores an event that stands for itself.
@@ -401,6 +405,10 @@ func (cm *commit) appendItem(ch *change, t *liveTurn, it item) error {
 		return cm.tx.AddUsage(t.ref, seq, it.at, b)
 	case FileSent:
 		return cm.tx.AddFile(t.ref, seq, it.at, b.File)
+	case Enqueued:
+		return cm.tx.Wait(t.ref, b.Until)
+	case Delivered:
+		return cm.tx.Wait(t.ref, time.Time{})
 	case Ended:
 		return cm.tx.End(t.ref, EndedTurn{State: b.State, Cause: b.Cause, Last: seq, FirstEventAt: t.firstSign(), At: it.at})
 	}
@@ -547,8 +555,11 @@ func (cm *commit) publish() {
 	for _, tk := range cm.takens {
 		tk.turn.committed(tk.size)
 		for _, it := range tk.items {
-			if f, ok := it.body.(FileSent); ok {
-				tk.turn.service.releaseFiles(f.File)
+			switch b := it.body.(type) {
+			case FileSent:
+				tk.turn.service.releaseFiles(b.File)
+			case Delivered:
+				tk.turn.onHanded()
 			}
 		}
 		if tk.ended != "" {

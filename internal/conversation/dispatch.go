@@ -51,6 +51,8 @@ type Files interface {
 	// it once. Until Release is called, once for each Put that succeeded, Remove leaves it alone.
 	Put(ctx context.Context, data []byte) (sha256 string, err error)
 	Release(sha256 string)
+	// Get returns a content, which has size bytes.
+	Get(ctx context.Context, sha256 string, size int64) ([]byte, error)
 	// Remove removes a content unless used says that it is needed. It reports false when it has to
 	// be tried again later: the content is being stored, or a backup is being made.
 	Remove(sha256 string, used func() (bool, error)) (settled bool, removed int64, err error)

@@ -48,6 +48,8 @@ const (
 	KindTrouble
 	KindEnded
 	KindDecision
+	KindEnqueued
+	KindDelivered
 )
 
 // Message is what somebody said to the agent; it begins a turn.
@@ -102,6 +104,14 @@ type Decision struct {
 	By          string `json:"by"`                  // for people
 	PrincipalID string `json:"principal,omitempty"` // who decided; "" when an earlier decision held
 }
+
+// Enqueued says that the message of the turn waits for its agent.
+type Enqueued struct {
+	Until time.Time `json:"until"` // then the turn ends as Expired
+}
+
+// Delivered says that a message that has waited is given to the agent.
+type Delivered struct{}
 
 // Usage is an increment of tokens spent; an agent may report several per turn.
 type Usage struct {
@@ -188,4 +198,6 @@ func (Session) kind() Kind         { return KindSession }
 func (SessionOrphaned) kind() Kind { return KindSessionOrphaned }
 func (Trouble) kind() Kind         { return KindTrouble }
 func (Ended) kind() Kind           { return KindEnded }
+func (Enqueued) kind() Kind        { return KindEnqueued }
+func (Delivered) kind() Kind       { return KindDelivered }
 func (Decision) kind() Kind        { return KindDecision }

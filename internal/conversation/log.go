@@ -91,6 +91,8 @@ type Tx interface {
 	Append(ref Ref, r Record) error
 	// End stores the end of a turn.
 	End(ref Ref, e EndedTurn) error
+	// Wait says until when the message of an open turn waits for its agent; zero when it does not.
+	Wait(ref Ref, until time.Time) error
 	// AddUsage stores a usage report that is event seq of its turn.
 	AddUsage(ref Ref, seq int64, at time.Time, u Usage) error
 	// AddFile stores a file that belongs to event seq of its turn.

@@ -7,6 +7,7 @@ type Metrics struct {
 	Turns             prometheus.Counter
 	TurnsEnded        *prometheus.CounterVec // by state
 	TurnsOpen         prometheus.Gauge
+	TurnsWaiting      prometheus.Gauge
 	TurnSeconds       prometheus.Histogram
 	FirstEventSeconds prometheus.Histogram
 	Events            prometheus.Counter
@@ -31,6 +32,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Turns:             prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_turns_total", Help: "Turns begun."}),
 		TurnsEnded:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "coven_turns_ended_total", Help: "Turns ended, by state."}, []string{"state"}),
 		TurnsOpen:         prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_turns_open", Help: "Turns that are open now."}),
+		TurnsWaiting:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_turns_waiting", Help: "Turns whose message waits for its agent."}),
 		TurnSeconds:       prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_turn_seconds", Help: "Time from a message to the end of its turn.", Buckets: prometheus.ExponentialBuckets(0.01, 4, 10)}),
 		FirstEventSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_turn_first_event_seconds", Help: "Time from a message to the agent's first event.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10)}),
 		Events:            prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_events_total", Help: "Events committed, text increments included."}),
@@ -48,10 +50,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		RemovedFileBytes:  prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_removed_content_bytes_total", Help: "Bytes of contents of files removed from the disk."}),
 		LastRun:           prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_retention_last_run_timestamp_seconds", Help: "When retention was last applied; 0 if it was not yet."}),
 	}
-	reg.MustRegister(m.Turns, m.TurnsEnded, m.TurnsOpen, m.TurnSeconds, m.FirstEventSeconds, m.Events, m.Bytes,
+	reg.MustRegister(m.Turns, m.TurnsEnded, m.TurnsOpen, m.TurnsWaiting, m.TurnSeconds, m.FirstEventSeconds, m.Events, m.Bytes,
 		m.CommitEvents, m.CommitSeconds, m.CommitFailures, m.CommitQueue, m.Readers,
 		m.PrunedTurns, m.PrunedEvents, m.PrunedBytes, m.ExpiredFiles, m.RemovedContents, m.RemovedFileBytes, m.LastRun)
-	for _, s := range []TurnState{Done, Failed, Cancelled, Interrupted} {
+	for _, s := range []TurnState{Done, Failed, Cancelled, Interrupted, Expired} {
 		m.TurnsEnded.WithLabelValues(string(s))
 	}
 	return m

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -42,7 +43,11 @@ func newAgents() *agents {
 
 func (a *agents) ResolvePrincipal(string, string) (string, bool) { return "", false }
 
-func (a *agents) Resolve(id string) (string, bool) { return id, !a.away }
+func (a *agents) Resolve(id string) (string, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return id, !a.away
+}
 
 func (a *agents) Dispatch(_ context.Context, _ string, m conversation.Dispatch, to conversation.Sink) (conversation.Call, error) {
 	a.mu.Lock()
@@ -143,7 +148,32 @@ type world struct {
 	audit       []auth.AuditRecord
 }
 
+// migrated is a database without content, so that not every world has to run the migrations.
+var migrated = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "migrated")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "gateway.db")
+	db, err := store.Open(context.Background(), store.Options{Path: path, Synchronous: "normal", Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Close(); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
 func newWorld(t testing.TB, path string) *world {
+	db, err := migrated()
+	if err == nil {
+		err = os.WriteFile(path, db, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	w := &world{t: t, path: path}
 	w.start()
 	return w
@@ -181,6 +211,8 @@ type everything struct{}
 func (everything) Oversees(context.Context, auth.Principal, string) (bool, error) { return true, nil }
 
 func (everything) KnowsAgent(context.Context, string) (bool, error) { return true, nil }
+
+func (everything) AgentOf(_ context.Context, id string) (string, error) { return id, nil }
 
 func (everything) Recheck(context.Context, auth.Principal) error { return nil }
 

@@ -15,6 +15,10 @@ type Policy interface {
 	// KnowsAgent reports whether somebody owns an agent id, or it names a principal that is an
 	// agent.
 	KnowsAgent(ctx context.Context, id string) (bool, error)
+	// AgentOf returns the agent id that an id names: one that somebody owns, or the only one of the
+	// principal that it is. It returns a NotFound fault for any other, and a Conflict for a principal
+	// that has several.
+	AgentOf(ctx context.Context, id string) (agentID string, err error)
 	// Recheck returns why a caller may not call any more, from what is stored now; nil if it may.
 	Recheck(ctx context.Context, p auth.Principal) error
 }

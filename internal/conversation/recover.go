@@ -3,22 +3,30 @@ package conversation
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 )
 
 // recover ends what a gateway that died has left open: the blocks are closed from their
-// increments, the turns end as interrupted. Nothing is run again.
-func (s *Service) recover(ctx context.Context) error {
+// increments, the turns end as interrupted. Nothing is run again. It returns the turns whose messages
+// no agent was given.
+func (s *Service) recover(ctx context.Context) (waiting []UnfinishedTurn, err error) {
 	u, err := s.log.Unfinished(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	u.Turns = slices.DeleteFunc(u.Turns, func(t UnfinishedTurn) bool {
+		if t.State == Queued {
+			waiting = append(waiting, t)
+		}
+		return t.State == Queued
+	})
 	heads := make(map[string]int64)
 	for _, t := range u.Turns {
 		if _, ok := heads[t.AgentID]; !ok {
 			conv, err := s.log.Conversation(ctx, t.AgentID)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			heads[t.AgentID] = conv.Head
 		}
@@ -57,7 +65,7 @@ func (s *Service) recover(ctx context.Context) error {
 	if err == nil && len(u.Turns) > 0 {
 		s.logger.Warn("ended turns that the last run left open", "turns", len(u.Turns))
 	}
-	return err
+	return waiting, err
 }
 
 // blocks builds the closed blocks of a turn from its increments.

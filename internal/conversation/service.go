@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -70,10 +71,14 @@ type Service struct {
 	order     map[string]*order                 // by thread id; only those in use
 	followers map[string]map[*Follower]struct{} // by agent id
 	detached  map[string][]*detached            // by agent id, in the order of their beginning
+	inboxes   map[string]*inbox                 // by agent id; only those in use
+	waiting   int                               // turns in inboxes; they are in open, too
 	closing   bool
 	sending   int
-	drained   chan struct{} // closed when closing and nothing is open or being sent
+	drained   chan struct{} // closed when closing and nothing is under way or being sent
 	idle      bool          // drained is closed
+
+	deliveries sync.WaitGroup // the goroutines of inboxes; started with mu held and only while not closing
 }
 
 // New returns a Service over a log. What a gateway that died has left open is ended first, as
@@ -86,13 +91,20 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		order:     make(map[string]*order),
 		followers: make(map[string]map[*Follower]struct{}),
 		detached:  make(map[string][]*detached),
+		inboxes:   make(map[string]*inbox),
 		drained:   make(chan struct{}),
 		pruning:   make(chan struct{}, 1),
 	}
-	if err := s.recover(ctx); err != nil {
+	waiting, err := s.recover(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("end what the last run left open: %w", err)
 	}
 	s.committer = newCommitter(o.Log, o.Logger, o.Metrics)
+	for _, t := range waiting {
+		if err := s.restore(ctx, t); err != nil {
+			return nil, errors.Join(fmt.Errorf("restore what waited for agents: %w", err), s.Close())
+		}
+	}
 	s.keeper = newKeeper(s, o.Retention)
 	return s, nil
 }
@@ -107,8 +119,10 @@ type SendRequest struct {
 	Sender     string // on whose behalf, for people
 	Text       string
 	Files      []FileData
-	Key        string // idempotency key; empty for none
-	Detached   bool   // the sender follows the turn in another call, see Follow
+	Key        string        // idempotency key; empty for none
+	Detached   bool          // the sender follows the turn in another call, see Follow
+	Delivery   Delivery      // "" is that of the binding, or else FailAway
+	Wait       time.Duration // with Queue: how long the message may wait; 0 for StandardWait
 }
 
 // Send stores a message, begins its turn and hands it to the agent. It returns when the agent's
@@ -120,6 +134,10 @@ type SendRequest struct {
 // agent or the key to another message; NotFound when the agent vanished after the message was
 // stored, TooLarge when it cannot be sent so much at once (the turn has ended then, as
 // interrupted or failed).
+//
+// With [Queue] Send returns as soon as the message is durable; its turn is then Queued until the agent
+// gets it. A NotFound fault says that nobody knows the agent, a Limited one that too many messages
+// wait for it. With [Interrupt] a Forbidden fault says that what is under way is somebody else's.
 func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 	p, err := auth.From(ctx)
 	if err != nil {
@@ -129,26 +147,30 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 		return Turn{}, err
 	}
 	digest := r.digest()
-	if r.Key != "" {
-		switch t, d, err := s.log.TurnByKey(ctx, p.ID, r.Key); {
-		case err == nil:
-			t.Repeated = true
-			return t, SameRequest(d, digest)
-		case fault.CodeOf(err) != fault.NotFound:
-			return Turn{}, err
-		}
+	if t, err := s.repeated(ctx, p, r.Key, digest); err != nil || t.Repeated {
+		return t, err
 	}
 	if r.AgentID == "" {
-		if r.AgentID, err = s.bound(ctx, r.Frontend, r.ChannelID); err != nil {
+		var usual Delivery
+		if r.AgentID, usual, err = s.bound(ctx, r.Frontend, r.ChannelID); err != nil {
 			return Turn{}, err
 		}
+		r.Delivery = cmp.Or(r.Delivery, usual)
 	}
 	agentID, ok := s.dispatcher.Resolve(r.AgentID)
-	if ok && r.ChannelID != "" && r.ThreadID == "" {
-		r.ThreadID, r.ExternalID = channelThread(r.Frontend, r.ChannelID, agentID)
-	}
-	if !ok {
+	switch {
+	case r.Delivery == Queue:
+		if agentID, err = s.addressee(ctx, r.AgentID); err != nil {
+			return Turn{}, err
+		}
+		if err := s.roomFor(agentID); err != nil {
+			return Turn{}, err
+		}
+	case !ok:
 		return Turn{}, fault.Wrap(ErrAgentGone, fault.Unavailable, "agent unavailable")
+	}
+	if r.ChannelID != "" && r.ThreadID == "" {
+		r.ThreadID, r.ExternalID = channelThread(r.Frontend, r.ChannelID, agentID)
 	}
 	if !s.enter() {
 		return Turn{}, errShuttingDown
@@ -164,6 +186,14 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 	oversees, err := s.opts.Policy.Oversees(ctx, p, agentID)
 	if err != nil {
 		return Turn{}, err
+	}
+	if r.Delivery == Interrupt && r.ThreadID != "" {
+		if t, err := s.repeated(ctx, p, r.Key, digest); err != nil || t.Repeated {
+			return t, err // another call has just begun it: it must not end its own turn
+		}
+		if err := s.interrupt(ctx, p, agentID, r.ThreadID, oversees); err != nil {
+			return Turn{}, err
+		}
 	}
 	f, err := s.acquire(ctx, agentID)
 	if err != nil {
@@ -192,41 +222,103 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 	if b.new.ExternalID == "" {
 		b.new.ExternalID = b.new.ThreadID
 	}
+	if r.Delivery == Queue {
+		b.new.State, b.new.WaitingUntil = Queued, b.new.StartedAt.Add(cmp.Or(r.Wait, StandardWait)).Truncate(time.Microsecond)
+	}
 	if err := s.committer.begin(b); err != nil || !b.fresh {
 		s.release(f)
 		b.turn.Repeated = err == nil
 		return b.turn, err
 	}
+	if r.Delivery == Queue {
+		return b.turn, s.hold(ctx, p, b, r)
+	}
 	return b.turn, s.dispatch(ctx, p, b, r)
+}
+
+// repeated returns the turn that a principal has begun with an idempotency key before.
+func (s *Service) repeated(ctx context.Context, p auth.Principal, key string, digest []byte) (Turn, error) {
+	if key == "" {
+		return Turn{}, nil
+	}
+	t, d, err := s.log.TurnByKey(ctx, p.ID, key)
+	if fault.CodeOf(err) == fault.NotFound {
+		return Turn{}, nil
+	}
+	if err != nil {
+		return Turn{}, err
+	}
+	t.Repeated = true
+	return t, SameRequest(d, digest)
 }
 
 // dispatch hands a committed message to its agent. It belongs to no client connection any more.
 func (s *Service) dispatch(ctx context.Context, p auth.Principal, b *beginning, r SendRequest) error {
-	t := s.start(b, watcherOf(p), r.Detached)
-	if ctx.Err() != nil {
-		// The caller may have left, which makes no difference, or have lost its rights. Who takes
-		// them away looks for its turns after that, so it sees this one unless we see the change.
-		if s.opts.Policy.Recheck(context.WithoutCancel(ctx), p) != nil {
-			t.stop("the rights of the sender have ended")
-			return fault.New(fault.Forbidden, "principal has been revoked")
-		}
+	t := s.newTurn(b.feed, b.turn, b.ref, watcherOf(p))
+	s.mu.Lock()
+	s.open[t.id] = t
+	if r.Detached {
+		s.detach(t, t.begins)
+	}
+	s.mu.Unlock()
+	s.metrics.Turns.Inc()
+	s.metrics.TurnsOpen.Inc()
+	if err := s.allowed(ctx, p, t); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchTimeout)
 	defer cancel()
-	call, err := s.dispatcher.Dispatch(ctx, b.turn.AgentID, Dispatch{
-		TurnID: b.turn.ID, ThreadID: b.turn.ThreadID, Sender: r.Sender, Text: r.Text, Files: r.Files,
-	}, t)
+	err := s.give(ctx, t, Dispatch{TurnID: t.id, ThreadID: t.thread, Sender: r.Sender, Text: r.Text, Files: r.Files})
 	if err != nil {
-		if f, ok := errors.AsType[*fault.Error](err); ok {
-			t.end(Ended{State: Failed, Cause: f.Msg})
-			return f
-		}
-		t.end(Ended{State: Interrupted, Cause: "the message could not be handed to the agent: " + err.Error()})
-		return fault.Wrap(err, fault.NotFound, "agent not found")
+		return s.undelivered(t, err)
+	}
+	return nil
+}
+
+// hold puts a committed message into the inbox of its agent.
+func (s *Service) hold(ctx context.Context, p auth.Principal, b *beginning, r SendRequest) error {
+	t := s.newTurn(b.feed, b.turn, b.ref, watcherOf(p))
+	s.mu.Lock()
+	s.open[t.id] = t
+	if r.Detached {
+		s.detach(t, t.begins)
+	}
+	s.list(t, false)
+	s.mu.Unlock()
+	s.metrics.Turns.Inc()
+	if err := s.allowed(ctx, p, t); err != nil {
+		return err
+	}
+	s.Arrived(b.turn.AgentID) // perhaps long ago
+	return nil
+}
+
+// allowed ends a turn whose sender has lost its rights while it began. The caller may also have just
+// left, which makes no difference. Who takes rights away looks for turns after that, so it sees this
+// one unless we see the change.
+func (s *Service) allowed(ctx context.Context, p auth.Principal, t *liveTurn) error {
+	if ctx.Err() == nil || s.opts.Policy.Recheck(context.WithoutCancel(ctx), p) == nil {
+		return nil
+	}
+	t.stop("the rights of the sender have ended")
+	return fault.New(fault.Forbidden, "principal has been revoked")
+}
+
+// give has the agent's connection take a message, unless its turn has ended.
+func (s *Service) give(ctx context.Context, t *liveTurn, m Dispatch) error {
+	t.mu.Lock()
+	over := t.ending
+	t.mu.Unlock()
+	if over {
+		return nil
+	}
+	call, err := s.dispatcher.Dispatch(ctx, t.feed.agentID, m, t)
+	if err != nil {
+		return err
 	}
 	t.mu.Lock()
 	t.call = call
-	over := t.ending
+	over = t.ending
 	t.mu.Unlock()
 	if over {
 		call.Retire()
@@ -234,23 +326,30 @@ func (s *Service) dispatch(ctx context.Context, p auth.Principal, b *beginning, 
 	return nil
 }
 
-// start makes a turn live. It takes over the user of the feed.
-func (s *Service) start(b *beginning, by watcher, detached bool) *liveTurn {
+// undelivered ends a turn whose message could not be given to the agent, and returns the fault for the
+// sender.
+func (s *Service) undelivered(t *liveTurn, err error) error {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		t.end(Ended{State: Failed, Cause: f.Msg})
+		return f
+	}
+	t.end(Ended{State: Interrupted, Cause: "the message could not be handed to the agent: " + err.Error()})
+	return fault.Wrap(err, fault.NotFound, "agent not found")
+}
+
+// newTurn returns a turn in memory. It takes over the user of the feed.
+func (s *Service) newTurn(f *feed, turn Turn, ref Ref, by watcher) *liveTurn {
 	t := &liveTurn{
-		service: s, feed: b.feed, id: b.turn.ID, thread: b.turn.ThreadID, principal: b.turn.PrincipalID, by: by, started: b.turn.StartedAt, ref: b.ref,
+		service: s, feed: f, id: turn.ID, thread: turn.ThreadID, principal: turn.PrincipalID, by: by, begins: turn.First,
+		started: turn.StartedAt, until: turn.WaitingUntil, ref: ref,
 		text: sha256.New(), heard: time.Now(), room: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	t.mu.Lock() // the timer may fire before it is assigned
 	t.silence = time.AfterFunc(s.opts.SilenceTimeout, t.onSilence)
-	t.mu.Unlock()
-	s.mu.Lock()
-	s.open[t.id] = t
-	if detached {
-		s.detach(t, b.new.First)
+	if turn.State == Queued {
+		t.silence.Stop()
 	}
-	s.mu.Unlock()
-	s.metrics.Turns.Inc()
-	s.metrics.TurnsOpen.Inc()
+	t.mu.Unlock()
 	return t
 }
 
@@ -258,13 +357,18 @@ func (s *Service) start(b *beginning, by watcher, detached bool) *liveTurn {
 func (s *Service) retire(t *liveTurn, state TurnState) {
 	close(t.done)
 	s.release(t.feed)
-	s.metrics.TurnsOpen.Dec()
 	s.metrics.TurnsEnded.WithLabelValues(string(state)).Inc()
 	s.metrics.TurnSeconds.Observe(time.Since(t.started).Seconds())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, t.id)
+	if t.waiting {
+		s.unlist(t)
+	} else {
+		s.metrics.TurnsOpen.Dec()
+	}
 	s.settleDetached(t)
+	s.wake(t.feed.agentID) // the thread is free
 	s.settle()
 }
 
@@ -314,7 +418,7 @@ func (s *Service) Closing() bool {
 	return s.closing
 }
 
-// Drain refuses new messages, lets turns finish until ctx ends and then ends them as interrupted.
+// Drain refuses new messages, leaves those that wait for agents where they are, lets turns finish until ctx ends and then ends them as interrupted.
 // It returns when all ends are recorded, or with the error that keeps the log from being written.
 func (s *Service) Drain(ctx context.Context) error {
 	s.mu.Lock()
@@ -329,7 +433,9 @@ func (s *Service) Drain(ctx context.Context) error {
 	s.mu.Lock()
 	var open []*liveTurn
 	for _, t := range s.open {
-		open = append(open, t)
+		if !t.waiting {
+			open = append(open, t)
+		}
 	}
 	s.mu.Unlock()
 	for _, t := range open {
@@ -348,8 +454,19 @@ const drainTimeout = 3 * time.Second
 
 // Close stops writing. Call it after Drain, when nothing uses the service any more.
 func (s *Service) Close() error {
-	s.keeper.close()
+	s.mu.Lock()
+	s.closing = true
+	for _, t := range s.open {
+		if t.waiting {
+			t.expiry.Stop()
+		}
+	}
+	s.mu.Unlock()
+	if s.keeper != nil {
+		s.keeper.close()
+	}
 	s.committer.close()
+	s.deliveries.Wait()
 	return nil
 }
 
@@ -372,7 +489,7 @@ func (s *Service) leave() {
 
 // settle notes that nothing is left to drain. s.mu is held.
 func (s *Service) settle() {
-	if s.closing && !s.idle && s.sending == 0 && len(s.open) == 0 {
+	if s.closing && !s.idle && s.sending == 0 && len(s.open) == s.waiting {
 		s.idle = true
 		close(s.drained)
 	}
@@ -449,7 +566,12 @@ func (s *Service) release(f *feed) {
 
 // check refuses a message that is out of bounds.
 func (s *Service) check(r SendRequest) error {
+	if _, err := ParseDelivery(string(r.Delivery)); err != nil {
+		return err
+	}
 	switch {
+	case r.Wait < 0 || r.Wait > MaxWait:
+		return fault.New(fault.Invalid, "a message must not wait longer than %s; got %s", MaxWait, r.Wait)
 	case r.Text == "" && len(r.Files) == 0:
 		return fault.New(fault.Invalid, "content is required")
 	case int64(len(r.Text)) > s.opts.MaxMessage:

@@ -31,17 +31,22 @@ type Thread struct {
 	ArchivedAt time.Time // zero while it is not
 }
 
-// TurnState is where a turn is in its life. All but Open are final.
+// TurnState is where a turn is in its life. All but Queued and Open are final.
 type TurnState string
 
 // The states of a turn.
 const (
+	Queued      TurnState = "queued" // its message waits for the agent
 	Open        TurnState = "open"
 	Done        TurnState = "done"
 	Failed      TurnState = "failed"      // the agent reported an error, or a deadline passed
 	Cancelled   TurnState = "cancelled"   // somebody stopped it
 	Interrupted TurnState = "interrupted" // the agent or the gateway went away; worth a retry
+	Expired     TurnState = "expired"     // its message waited for the agent for too long; the agent never got it
 )
+
+// Over reports whether a turn in this state has ended.
+func (s TurnState) Over() bool { return s != Open && s != Queued }
 
 // A Turn is one message and everything the agent answers to it. On the wire its id is request_id.
 type Turn struct {
@@ -55,6 +60,7 @@ type Turn struct {
 	First        int64 // number of its message
 	Last         int64 // number of its Ended event; 0 while open
 	StartedAt    time.Time
+	WaitingUntil time.Time // how long its message waits for the agent; zero unless it is Queued
 	FirstEventAt time.Time // of the agent's first sign; zero until then
 	EndedAt      time.Time // zero while open
 	Usage        Usage

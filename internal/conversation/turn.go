@@ -46,12 +46,17 @@ type liveTurn struct {
 	principal string    // who began it
 	by        watcher   // likewise, and how it was connected
 	detached  *detached // guarded by Service.mu; nil unless the sender follows in another call
+	begins    int64     // number of its message
 	started   time.Time
-	call      Call // set before the agent can answer; nil until dispatched, guarded by mu
+	until     time.Time // how long its message may wait for the agent; zero if it may not
+	call      Call      // set before the agent can answer; nil until dispatched, guarded by mu
 
 	// Owned by the committer.
 	ref   Ref
 	block *block
+
+	waiting bool        // its message is in an inbox; guarded by Service.mu
+	expiry  *time.Timer // ends it when the message has waited too long; likewise, nil unless it has been in an inbox
 
 	silence *time.Timer // ends the turn when the agent says nothing for too long; set before it is shared
 
@@ -66,6 +71,7 @@ type liveTurn struct {
 	first     time.Time // first event of the agent
 	heard     time.Time // last event of the agent
 	quiet     *time.Timer
+	handed    chan struct{} // closed when the log says that the agent has the message; nil unless somebody waits for that
 	asked     []Question    // approvals that the agent waits for
 	decided   *Decision     // one that holds for the rest of the turn; nil if there is none
 	cancelled string        // why somebody asked to stop it; empty if nobody did
@@ -281,6 +287,16 @@ func (t *liveTurn) cancel(ctx context.Context, reason string, grace time.Duratio
 	}
 	time.AfterFunc(grace, func() { t.end(Ended{State: Cancelled, Cause: reason}) })
 	return nil
+}
+
+// onHanded says that the log says that the agent has the message.
+func (t *liveTurn) onHanded() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.handed != nil {
+		close(t.handed)
+		t.handed = nil
+	}
 }
 
 func (t *liveTurn) firstSign() time.Time {

@@ -141,6 +141,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	remote := packgrpc.New(packgrpc.Options{Logger: o.Logger, Packs: g.tools, TakeoverGrace: cfg.Agents.ReconnectGracePeriod})
 	g.agents = agent.New(agent.Options{
 		Logger: o.Logger, Registerer: reg, Tools: g.tools, ServerID: serverID, Admit: g.identity.Admit,
+		Arrived:          func(id string) { g.conversations.Arrived(id) },
 		ReconnectGrace:   cfg.Agents.ReconnectGracePeriod,
 		HeartbeatTimeout: cfg.Agents.HeartbeatTimeout,
 	})

@@ -1078,6 +1078,10 @@ var routes = map[string]route{
 	"GET /api/conversations/{agent}/events": {rule: readsOwn, request: func(x *trial) request {
 		return request{path: "/api/conversations/" + x.object().agent + "/events?limit=1000", sees: x.used.mark}
 	}},
+	"GET /api/turns": {rule: readsOwn, request: func(x *trial) request {
+		o := x.open()
+		return request{path: "/api/turns?state=open&agent_id=" + o.agent, sees: o.turn}
+	}},
 	"GET /api/turns/{id}":        {rule: readsOwn, request: func(x *trial) request { return request{path: "/api/turns/" + x.object().turn} }},
 	"GET /api/turns/{id}/events": {rule: readsOwn, request: func(x *trial) request { return request{path: "/api/turns/" + x.object().turn + "/events"} }},
 	"POST /api/turns/{id}/cancel": {rule: sendsOwn, request: func(x *trial) request {

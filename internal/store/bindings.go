@@ -23,12 +23,12 @@ func (db *DB) Bindings(audit func(auth.Tx, auth.AuditRecord) error) Bindings {
 	return Bindings{db, audit}
 }
 
-const selectBinding = `SELECT binding_id, frontend, channel_id, agent_id, working_dir, created_at, created_by FROM bindings`
+const selectBinding = `SELECT binding_id, frontend, channel_id, agent_id, working_dir, delivery, created_at, created_by FROM bindings`
 
 func scanBinding(row scanner) (conversation.Binding, error) {
 	var b conversation.Binding
 	var at int64
-	err := row.Scan(&b.ID, &b.Frontend, &b.ChannelID, &b.AgentID, &b.WorkingDir, &at, &b.CreatedBy)
+	err := row.Scan(&b.ID, &b.Frontend, &b.ChannelID, &b.AgentID, &b.WorkingDir, &b.Delivery, &at, &b.CreatedBy)
 	b.CreatedAt = fromMicros(at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return b, fault.New(fault.NotFound, "binding not found")
@@ -70,22 +70,22 @@ func (s Bindings) change(ctx context.Context, r auth.AuditRecord, none error, te
 // AddBinding implements conversation.Bindings.
 func (s Bindings) AddBinding(ctx context.Context, b conversation.Binding, r auth.AuditRecord) error {
 	return s.change(ctx, r, fault.New(fault.Exists, "channel already bound"), `
-		INSERT INTO bindings (binding_id, frontend, channel_id, agent_id, working_dir, created_at, created_by)
-		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (frontend, channel_id) DO NOTHING`,
-		b.ID, b.Frontend, b.ChannelID, b.AgentID, b.WorkingDir, micros(b.CreatedAt), b.CreatedBy)
+		INSERT INTO bindings (binding_id, frontend, channel_id, agent_id, working_dir, delivery, created_at, created_by)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (frontend, channel_id) DO NOTHING`,
+		b.ID, b.Frontend, b.ChannelID, b.AgentID, b.WorkingDir, string(b.Delivery), micros(b.CreatedAt), b.CreatedBy)
 }
 
 // ReplaceBinding implements conversation.Bindings.
 func (s Bindings) ReplaceBinding(ctx context.Context, was, b conversation.Binding, r auth.AuditRecord) error {
 	return s.change(ctx, r, fault.New(fault.Conflict, "the channel was bound anew meanwhile"), `
-		UPDATE bindings SET binding_id = $1, agent_id = $2, working_dir = $3, created_at = $4, created_by = $5
-		WHERE binding_id = $6`, b.ID, b.AgentID, b.WorkingDir, micros(b.CreatedAt), b.CreatedBy, was.ID)
+		UPDATE bindings SET binding_id = $1, agent_id = $2, working_dir = $3, delivery = $4, created_at = $5, created_by = $6
+		WHERE binding_id = $7`, b.ID, b.AgentID, b.WorkingDir, string(b.Delivery), micros(b.CreatedAt), b.CreatedBy, was.ID)
 }
 
 // SetBinding implements conversation.Bindings.
 func (s Bindings) SetBinding(ctx context.Context, b conversation.Binding, r auth.AuditRecord) error {
 	return s.change(ctx, r, fault.New(fault.NotFound, "binding not found"),
-		`UPDATE bindings SET agent_id = $1, working_dir = $2 WHERE binding_id = $3`, b.AgentID, b.WorkingDir, b.ID)
+		`UPDATE bindings SET agent_id = $1, working_dir = $2, delivery = $3 WHERE binding_id = $4`, b.AgentID, b.WorkingDir, string(b.Delivery), b.ID)
 }
 
 // DeleteBinding implements conversation.Bindings.

@@ -205,4 +205,18 @@ func (b *Blobs) Open(sha256 string) (io.ReadSeekCloser, error) {
 	return f, err
 }
 
+// Get returns a content, which has size bytes, or a NotFound fault.
+func (b *Blobs) Get(_ context.Context, sha256 string, size int64) ([]byte, error) {
+	f, err := b.Open(sha256)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data := make([]byte, size)
+	if _, err := io.ReadFull(f, data); err != nil {
+		return nil, fmt.Errorf("content %s: %w", sha256, err)
+	}
+	return data, nil
+}
+
 func (b *Blobs) path(name string) string { return filepath.Join(b.dir, name[:2], name) }

@@ -303,10 +303,10 @@ func (tx logTx) Begin(n conversation.NewTurn) (conversation.Turn, conversation.R
 	}
 	res, err := tx.exec(`
 		INSERT INTO turns (request_id, conversation_id, thread_id, principal_id, sender, idempotency_key, digest,
-			state, cause, first_seq, last_seq, started_at, first_event_at, ended_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, 0, $10, 0, 0)`,
+			state, cause, first_seq, last_seq, started_at, waiting_until, first_event_at, ended_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, 0, $10, $11, 0, 0)`,
 		n.ID, n.Conversation, ref.Thread, n.PrincipalID, n.Sender, sql.NullString{String: n.Key, Valid: n.Key != ""}, n.Digest,
-		string(conversation.Open), n.First, micros(n.StartedAt))
+		string(conversation.Open), n.First, micros(n.StartedAt), micros(n.WaitingUntil))
 	if err != nil {
 		return conversation.Turn{}, none, false, err
 	}
@@ -382,6 +382,17 @@ func (tx logTx) End(ref conversation.Ref, e conversation.EndedTurn) error {
 	}
 	_, err = tx.exec(`UPDATE threads SET updated_at = $1 WHERE id = $2`, micros(e.At), ref.Thread)
 	return err
+}
+
+func (tx logTx) Wait(ref conversation.Ref, until time.Time) error {
+	res, err := tx.exec(`UPDATE turns SET waiting_until = $1 WHERE id = $2 AND state = 'open'`, micros(until), ref.Turn)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(err, fmt.Errorf("turn %d has ended before", ref.Turn))
+	}
+	return nil
 }
 
 func (tx logTx) AddUsage(ref conversation.Ref, seq int64, at time.Time, u conversation.Usage) error {

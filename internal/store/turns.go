@@ -11,7 +11,7 @@ import (
 
 const selectTurn = `
 	SELECT t.id, t.thread_id, t.conversation_id, t.request_id, c.agent_id, th.thread_id, t.principal_id, t.sender, t.state, t.cause,
-		t.first_seq, t.last_seq, t.started_at, t.first_event_at, t.ended_at,
+		t.first_seq, t.last_seq, t.started_at, t.waiting_until, t.first_event_at, t.ended_at,
 		(SELECT COUNT(*) FROM usage u WHERE u.turn_id = t.id),
 		COALESCE((SELECT SUM(u.input_tokens) FROM usage u WHERE u.turn_id = t.id), 0),
 		COALESCE((SELECT SUM(u.output_tokens) FROM usage u WHERE u.turn_id = t.id), 0),
@@ -25,11 +25,14 @@ const selectTurn = `
 func scanTurn(row scanner) (conversation.Turn, conversation.Ref, error) {
 	var t conversation.Turn
 	var ref conversation.Ref
-	var started, first, ended int64
+	var started, waiting, first, ended int64
 	err := row.Scan(&ref.Turn, &ref.Thread, &ref.Conversation, &t.ID, &t.AgentID, &t.ThreadID, &t.PrincipalID, &t.Sender, &t.State, &t.Cause,
-		&t.First, &t.Last, &started, &first, &ended,
+		&t.First, &t.Last, &started, &waiting, &first, &ended,
 		&t.UsageReports, &t.Usage.Input, &t.Usage.Output, &t.Usage.CacheRead, &t.Usage.CacheWrite, &t.Usage.Thinking)
 	t.StartedAt, t.FirstEventAt, t.EndedAt = fromMicros(started), fromMicros(first), fromMicros(ended)
+	if t.State == conversation.Open && waiting != 0 {
+		t.State, t.WaitingUntil = conversation.Queued, fromMicros(waiting)
+	}
 	return t, ref, err
 }
 

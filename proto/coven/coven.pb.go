@@ -3527,8 +3527,13 @@ type ClientSendMessageRequest struct {
 	// Chosen by the client, at most 100 bytes. Sending the same key again delivers
 	// nothing again.
 	IdempotencyKey string `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What to do when the agent is away or busy with the thread: `fail`, which is
+	// the default, `queue` or `interrupt`.
+	Delivery string `protobuf:"bytes,100,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	// With `queue`: how long the message may wait; a day when it is 0.
+	WaitSeconds   int64 `protobuf:"varint,101,opt,name=wait_seconds,json=waitSeconds,proto3" json:"wait_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClientSendMessageRequest) Reset() {
@@ -3589,13 +3594,31 @@ func (x *ClientSendMessageRequest) GetIdempotencyKey() string {
 	return ""
 }
 
+func (x *ClientSendMessageRequest) GetDelivery() string {
+	if x != nil {
+		return x.Delivery
+	}
+	return ""
+}
+
+func (x *ClientSendMessageRequest) GetWaitSeconds() int64 {
+	if x != nil {
+		return x.WaitSeconds
+	}
+	return 0
+}
+
 // ClientSendMessageResponse says what became of a message.
 type ClientSendMessageResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `accepted`, or `duplicate` for a key that was seen before.
 	Status string `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
 	// Event.id of the recorded message.
-	MessageId     string `protobuf:"bytes,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	MessageId string `protobuf:"bytes,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// The turn that the message has begun.
+	RequestId string `protobuf:"bytes,100,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Where the turn is: `queued`, `open`, or how it has ended.
+	State         string `protobuf:"bytes,101,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3640,6 +3663,20 @@ func (x *ClientSendMessageResponse) GetStatus() string {
 func (x *ClientSendMessageResponse) GetMessageId() string {
 	if x != nil {
 		return x.MessageId
+	}
+	return ""
+}
+
+func (x *ClientSendMessageResponse) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ClientSendMessageResponse) GetState() string {
+	if x != nil {
+		return x.State
 	}
 	return ""
 }
@@ -5024,7 +5061,10 @@ type Binding struct {
 	AgentId   string `protobuf:"bytes,4,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	CreatedAt string `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// The principal that made the binding.
-	CreatedBy     *string `protobuf:"bytes,6,opt,name=created_by,json=createdBy,proto3,oneof" json:"created_by,omitempty"`
+	CreatedBy *string `protobuf:"bytes,6,opt,name=created_by,json=createdBy,proto3,oneof" json:"created_by,omitempty"`
+	// What becomes of messages that do not say when the agent is away or busy:
+	// `fail`, `queue` or `interrupt`.
+	Delivery      string `protobuf:"bytes,100,opt,name=delivery,proto3" json:"delivery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5097,6 +5137,13 @@ func (x *Binding) GetCreatedAt() string {
 func (x *Binding) GetCreatedBy() string {
 	if x != nil && x.CreatedBy != nil {
 		return *x.CreatedBy
+	}
+	return ""
+}
+
+func (x *Binding) GetDelivery() string {
+	if x != nil {
+		return x.Delivery
 	}
 	return ""
 }
@@ -5201,10 +5248,12 @@ func (x *ListBindingsResponse) GetBindings() []*Binding {
 
 // CreateBindingRequest binds a channel.
 type CreateBindingRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Frontend      string                 `protobuf:"bytes,1,opt,name=frontend,proto3" json:"frontend,omitempty"`
-	ChannelId     string                 `protobuf:"bytes,2,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
-	AgentId       string                 `protobuf:"bytes,3,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Frontend  string                 `protobuf:"bytes,1,opt,name=frontend,proto3" json:"frontend,omitempty"`
+	ChannelId string                 `protobuf:"bytes,2,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	AgentId   string                 `protobuf:"bytes,3,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// As in Binding; `fail` when it is empty.
+	Delivery      string `protobuf:"bytes,100,opt,name=delivery,proto3" json:"delivery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5260,11 +5309,20 @@ func (x *CreateBindingRequest) GetAgentId() string {
 	return ""
 }
 
+func (x *CreateBindingRequest) GetDelivery() string {
+	if x != nil {
+		return x.Delivery
+	}
+	return ""
+}
+
 // UpdateBindingRequest points a binding at another agent.
 type UpdateBindingRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	AgentId       string                 `protobuf:"bytes,2,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	AgentId string                 `protobuf:"bytes,2,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// As in Binding; what it was when it is empty.
+	Delivery      string `protobuf:"bytes,100,opt,name=delivery,proto3" json:"delivery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5309,6 +5367,13 @@ func (x *UpdateBindingRequest) GetId() string {
 func (x *UpdateBindingRequest) GetAgentId() string {
 	if x != nil {
 		return x.AgentId
+	}
+	return ""
+}
+
+func (x *UpdateBindingRequest) GetDelivery() string {
+	if x != nil {
+		return x.Delivery
 	}
 	return ""
 }
@@ -6129,16 +6194,21 @@ const file_coven_proto_rawDesc = "" +
 	"\x13member_display_name\x18\a \x01(\tH\x01R\x11memberDisplayName\x88\x01\x01B\f\n" +
 	"\n" +
 	"_member_idB\x16\n" +
-	"\x14_member_display_name\"\xc1\x01\n" +
+	"\x14_member_display_name\"\x80\x02\n" +
 	"\x18ClientSendMessageRequest\x12)\n" +
 	"\x10conversation_key\x18\x01 \x01(\tR\x0fconversationKey\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\tR\acontent\x127\n" +
 	"\vattachments\x18\x03 \x03(\v2\x15.coven.FileAttachmentR\vattachments\x12'\n" +
-	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\"R\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\x12\x1a\n" +
+	"\bdelivery\x18d \x01(\tR\bdelivery\x12!\n" +
+	"\fwait_seconds\x18e \x01(\x03R\vwaitSeconds\"\x87\x01\n" +
 	"\x19ClientSendMessageResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\tR\x06status\x12\x1d\n" +
 	"\n" +
-	"message_id\x18\x02 \x01(\tR\tmessageId\"~\n" +
+	"message_id\x18\x02 \x01(\tR\tmessageId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18d \x01(\tR\trequestId\x12\x14\n" +
+	"\x05state\x18e \x01(\tR\x05state\"~\n" +
 	"\x13StreamEventsRequest\x12)\n" +
 	"\x10conversation_key\x18\x01 \x01(\tR\x0fconversationKey\x12)\n" +
 	"\x0esince_event_id\x18\x02 \x01(\tH\x00R\fsinceEventId\x88\x01\x01B\x11\n" +
@@ -6242,7 +6312,7 @@ const file_coven_proto_rawDesc = "" +
 	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\"S\n" +
 	"\x16RegisterClientResponse\x12!\n" +
 	"\fprincipal_id\x18\x01 \x01(\tR\vprincipalId\x12\x16\n" +
-	"\x06status\x18\x02 \x01(\tR\x06status\"\xc1\x01\n" +
+	"\x06status\x18\x02 \x01(\tR\x06status\"\xdd\x01\n" +
 	"\aBinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bfrontend\x18\x02 \x01(\tR\bfrontend\x12\x1d\n" +
@@ -6252,7 +6322,8 @@ const file_coven_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x05 \x01(\tR\tcreatedAt\x12\"\n" +
 	"\n" +
-	"created_by\x18\x06 \x01(\tH\x00R\tcreatedBy\x88\x01\x01B\r\n" +
+	"created_by\x18\x06 \x01(\tH\x00R\tcreatedBy\x88\x01\x01\x12\x1a\n" +
+	"\bdelivery\x18d \x01(\tR\bdeliveryB\r\n" +
 	"\v_created_by\"p\n" +
 	"\x13ListBindingsRequest\x12\x1f\n" +
 	"\bfrontend\x18\x01 \x01(\tH\x00R\bfrontend\x88\x01\x01\x12\x1e\n" +
@@ -6260,15 +6331,17 @@ const file_coven_proto_rawDesc = "" +
 	"\t_frontendB\v\n" +
 	"\t_agent_id\"B\n" +
 	"\x14ListBindingsResponse\x12*\n" +
-	"\bbindings\x18\x01 \x03(\v2\x0e.coven.BindingR\bbindings\"l\n" +
+	"\bbindings\x18\x01 \x03(\v2\x0e.coven.BindingR\bbindings\"\x88\x01\n" +
 	"\x14CreateBindingRequest\x12\x1a\n" +
 	"\bfrontend\x18\x01 \x01(\tR\bfrontend\x12\x1d\n" +
 	"\n" +
 	"channel_id\x18\x02 \x01(\tR\tchannelId\x12\x19\n" +
-	"\bagent_id\x18\x03 \x01(\tR\aagentId\"A\n" +
+	"\bagent_id\x18\x03 \x01(\tR\aagentId\x12\x1a\n" +
+	"\bdelivery\x18d \x01(\tR\bdelivery\"]\n" +
 	"\x14UpdateBindingRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
-	"\bagent_id\x18\x02 \x01(\tR\aagentId\"&\n" +
+	"\bagent_id\x18\x02 \x01(\tR\aagentId\x12\x1a\n" +
+	"\bdelivery\x18d \x01(\tR\bdelivery\"&\n" +
 	"\x14DeleteBindingRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x17\n" +
 	"\x15DeleteBindingResponse\"X\n" +

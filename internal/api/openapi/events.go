@@ -63,12 +63,16 @@ var events = []event{
 	{"warning", "Warning", "The agent has reported a problem, and may go on.", fields{
 		{"error", str, ""},
 	}},
+	{"queued", "Queued", "The message waits for its agent.", fields{
+		{"until", moment, "then the turn ends"},
+	}},
+	{"delivered", "Delivered", "The agent gets the message that has waited.", fields{}},
 	{"done", "Done", "The end: the agent is done.", fields{
 		{"full_response", str, "the answer as the agent gives it at the end; may be empty or differ from the text"},
 	}},
 	{"error", "Error", "The end: the turn has failed, or was interrupted.", fields{
 		{"error", str, "why"},
-		{"recoverable", boolean, "the agent or the gateway went away; a retry makes sense"},
+		{"recoverable", boolean, "the agent or the gateway went away, or did not come; a retry makes sense"},
 	}},
 	{"canceled", "Canceled", "The end: somebody has stopped the turn.", fields{
 		{"reason", str, ""},

@@ -124,6 +124,7 @@ var groups = []group{
 			header: []parameter{key, lastEvent}, body: body{json: "SendRequest", form: "SendForm"},
 			answers: []answer{
 				stream("The turn while it comes.", sendEvents()), sends(200, "TurnAnswer"),
+				{status: 202, text: "The message waits for its agent, and the caller did not ask for a stream.", media: inJSON, schema: ref("Turn")},
 				empty("The turn has ended, and `Last-Event-ID` is its last event."),
 			},
 			errors: []int{404, 409, 410, 503},
@@ -154,6 +155,12 @@ var groups = []group{
 			query: []parameter{after, ofThread, pageOf(100, 1000)}, header: []parameter{lastEvent},
 			answers: []answer{sends(200, "EventPage"), stream("The conversation, until the client leaves.", allEvents())},
 			errors:  []int{410},
+		},
+		{
+			route: "GET /api/turns", id: "listTurns", summary: "List the turns that are not over",
+			text:    "Those that an agent works on, and those whose message waits for its agent; the oldest first.",
+			query:   []parameter{{"agent_id", str, "only of this agent"}, {"state", str, "`open` or `queued`: only these"}},
+			answers: one(200, "Turns"), errors: []int{400},
 		},
 		{
 			route: "GET /api/turns/{id}", id: "getTurn", summary: "Look at a turn",

@@ -29,11 +29,12 @@ var (
 		{"thread_id", str, ""},
 		{"sender", str, "on whose behalf"},
 		{"principal_id", str, "who has sent the message"},
-		{"state", oneOf(conversation.Open, conversation.Done, conversation.Failed, conversation.Cancelled, conversation.Interrupted), ""},
+		{"state", oneOf(conversation.Queued, conversation.Open, conversation.Done, conversation.Failed, conversation.Cancelled, conversation.Interrupted, conversation.Expired), ""},
 		{"cause?", str, "why it has not ended as `done`"},
 		{"first_seq", number, "the number of its message"},
 		{"last_seq?", number, "the number of its last event, once it has ended"},
 		{"started_at", moment, ""},
+		{"waiting_until?", moment, "how long its message waits for the agent, while it is `queued`"},
 		{"first_event_at?", moment, "when the agent began to answer"},
 		{"ended_at?", moment, ""},
 		{"duration_ms?", number, ""},
@@ -58,6 +59,7 @@ var (
 		{"agent_online", boolean, ""},
 		{"online", boolean, "the same"},
 		{"working_dir", str, ""},
+		{"delivery", delivery, "of messages that do not say"},
 		{"created_at", moment, ""},
 		{"created_by", str, "a principal"},
 	}
@@ -98,12 +100,13 @@ var (
 		{"expires_at", moment, ""},
 		{"last_used?", moment, ""},
 	}
-	more    = field{"has_more", boolean, "there is another page"}
-	cursor  = field{"next_cursor?", str, "give it as `cursor` to go on"}
-	role    = oneOf(auth.Owner, auth.Admin, auth.Member, auth.Leader)
-	scope   = oneOf(auth.ScopeRead, auth.ScopeSend, auth.ScopeConnect, auth.ScopeDevices, auth.ScopeAdmin)
-	keyText = field{"pubkey?", str, "a line of an authorized_keys file"}
-	keyHash = field{"pubkey_fp?", upTo(64), "the SHA-256 of the key, 64 hex digits"}
+	delivery = oneOf(conversation.FailAway, conversation.Queue, conversation.Interrupt)
+	more     = field{"has_more", boolean, "there is another page"}
+	cursor   = field{"next_cursor?", str, "give it as `cursor` to go on"}
+	role     = oneOf(auth.Owner, auth.Admin, auth.Member, auth.Leader)
+	scope    = oneOf(auth.ScopeRead, auth.ScopeSend, auth.ScopeConnect, auth.ScopeDevices, auth.ScopeAdmin)
+	keyText  = field{"pubkey?", str, "a line of an authorized_keys file"}
+	keyHash  = field{"pubkey_fp?", upTo(64), "the SHA-256 of the key, 64 hex digits"}
 )
 
 // schemas are the bodies of requests and answers, and what they are made of.
@@ -186,6 +189,7 @@ func schemas() object {
 			field{"head", number, "the number of the newest event"},
 		)},
 
+		{"Turns", record("", field{"turns", list(ref("Turn")), ""})},
 		{"Turn", record("One message and everything that is answered to it.", turn...)},
 		{"CancelRequest", record("", field{"reason?", upTo(conversation.MaxReason), "in bytes; for the log, and for the agent"})},
 
@@ -278,6 +282,7 @@ func schemas() object {
 			field{"instance_id?", str, "of an agent that is connected"},
 			field{"agent_id?", str, "an agent id, or the principal whose agent is meant"},
 			field{"working_dir?", str, "of that principal's agent"},
+			field{"delivery?", delivery, "of the channel's messages that do not say; `fail` without"},
 		)},
 		{"BindAnswer", record("", binding.and(field{"rebound_from", orNull, "the agent that the channel was bound to"})...)},
 
@@ -434,5 +439,7 @@ var sendFields = fields{
 	{"thread_id?", upTo(conversation.MaxThreadID), "continues a thread, or names a new one; a new one is made where it is missing; in bytes"},
 	{"sender", upTo(conversation.MaxSender), "on whose behalf; in bytes"},
 	{"content?", str, "at most `limits.message` bytes; may be missing where there are attachments"},
+	{"delivery?", delivery, "when the agent is away or busy with the thread: refuse the message, keep it, or end what is under way; that of the binding, or else `fail`, without"},
+	{"wait_seconds?", number, "how long the message may be kept, with `queue`; a day without, at most 30"},
 	{"idempotency_key?", upTo(conversation.MaxIdempotencyKey), "or the header; in bytes"},
 }
