@@ -516,6 +516,26 @@ func TestLimitsOfAll(t *testing.T) {
 				}, over: 409, words: "there must not be more than 1000 secrets",
 			},
 			{
+				what: "note of an invite", most: auth.MaxInviteNote, http: func(n int) sent { return sent{"POST", "/api/admin/invites", withField("{", "note", xs(n)), nil} },
+				over: 400, words: "note must be printable UTF-8 of at most 200 bytes; this one has N",
+			},
+			{
+				what: "life of an invite", most: int(auth.MaxInviteLife / time.Second), http: func(n int) sent { return sent{"POST", "/api/admin/invites", withField("{", "ttl_seconds", n), nil} },
+				over: 400, words: "ttl_seconds must be from 60 to 2592000; got N",
+			},
+			{
+				what: "invites that wait to be used", most: 200, http: func(n int) sent {
+					invites, err := locked.Identity().Invites(Ctx())
+					for i := len(invites); err == nil && i < n-1; i++ {
+						_, _, err = locked.Identity().CreateInvite(Ctx(), auth.Member, "", 0)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					return sent{"POST", "/api/admin/invites", "{}", nil}
+				}, over: 429, words: "200 invites wait to be used; revoke some first",
+			},
+			{
 				what: "name of a device", most: 100, http: func(n int) sent {
 					return sent{"POST", "/api/link/request", fmt.Sprintf(`{"fingerprint":%q,"device_name":%q}`, fresh(), strings.Repeat("é", n)), nil}
 				}, over: 400, words: "device_name must have 1 to 100 printable characters",
