@@ -62,6 +62,7 @@ func run(statements ...string) func(*rig) []string {
 // TestTampering: a check finds the first record that is not as it was written, also in an export,
 // and also when more is written afterwards.
 func TestTampering(t *testing.T) {
+	t.Parallel()
 	const n = 70 // with signatures of 64 and 70
 	r := audited(t, n)
 	if v := r.verified(); !v.OK || v.Records != n || v.Signed != n || v.Bad != 0 || v.Fault != "" {
@@ -155,6 +156,7 @@ func TestAnotherServersKey(t *testing.T) {
 
 // TestSignaturesKept: of the first record, of every 64th, and of the newest.
 func TestSignaturesKept(t *testing.T) {
+	t.Parallel()
 	r := rigged(t)
 	if v := r.verified(); !v.OK || v.Records != 0 {
 		t.Errorf("empty: %+v", v)
@@ -182,6 +184,7 @@ func TestSignaturesKept(t *testing.T) {
 }
 
 func TestExport(t *testing.T) {
+	t.Parallel()
 	r := audited(t, 600) // more than one page
 	text, v := r.export()
 	if want := r.verified(); v != want || !v.OK || v.Records != 600 {

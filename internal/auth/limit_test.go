@@ -106,6 +106,7 @@ func TestRequestLimit(t *testing.T) {
 // TestManyFailures: whoever tries many wrong credentials is limited, and locks out nobody; the
 // audit log says so in a few words.
 func TestManyFailures(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := rigged(t, func(o *auth.Options) { o.AddressRequestsPerSecond = 5 })
 		p, k := r.keyed("p", auth.Member)

@@ -359,7 +359,7 @@ func TestLinkLimits(t *testing.T) {
 
 func TestOldCodesAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := rigged(t)
+		r := riggedInMemory(t)
 		l := r.request(newKey(t), false)
 		time.Sleep(auth.CodeMemory + auth.CodeLife)
 		r.request(newKey(t), false)

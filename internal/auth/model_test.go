@@ -132,12 +132,13 @@ func (m *model) check(t *rapid.T) {
 			t.Fatalf("got %+v, want %+v", p, want)
 		}
 	}
-	if n := len(m.r.records()); n != m.records {
+	if n := m.r.count(); n != m.records {
 		t.Fatalf("%d audit records, want %d: %s", n, m.records, m.r.actions(""))
 	}
 }
 
 func TestModel(t *testing.T) {
+	t.Parallel()
 	if !flag.Parsed() || flag.Lookup("rapid.checks").Value.String() == "100" { // the standard: each opens a database
 		must(t, flag.Set("rapid.checks", "25"))
 	}

@@ -112,6 +112,7 @@ func TestParallelFirstCalls(t *testing.T) {
 
 // TestRegistrationLimits: of one address, and of those that wait.
 func TestRegistrationLimits(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := rigged(t, func(o *auth.Options) { o.AutoRegistration = auth.RegisterPending })
 		try := func(address string) error {

@@ -340,6 +340,7 @@ func TestClaimTogether(t *testing.T) {
 }
 
 func TestSecretChanges(t *testing.T) {
+	t.Parallel()
 	r := rigged(t)
 	x, err := r.SetSecret(system, "a", "TOKEN", "1")
 	must(t, err)
@@ -373,10 +374,11 @@ func TestSecretChanges(t *testing.T) {
 	refused(t, err, fault.TooLarge, `the secrets of agent "big" have more than 2097152 bytes`)
 	all, err := r.Secrets(context.Background())
 	must(t, err)
-	for i := len(all); i < auth.MaxSecrets; i++ {
-		_, err := r.SetSecret(system, "many", fmt.Sprint("S", i), "v")
-		must(t, err)
-	}
+	r.tamper(fmt.Sprintf(`WITH RECURSIVE n(i) AS (VALUES (%d) UNION ALL SELECT i + 1 FROM n WHERE i < %d)
+		INSERT INTO secrets (secret_id, name, agent_id, sealed, created_at, created_by, updated_at, updated_by)
+		SELECT 'many-' || i, 'S' || i, 'many', x'00', 0, '', 0, '' FROM n`, len(all)+2, auth.MaxSecrets))
+	_, err = r.SetSecret(system, "many", "THE_LAST", "v")
+	must(t, err)
 	_, err = r.SetSecret(system, "many", "ONE_MORE", "v")
 	refused(t, err, fault.Conflict, "there must not be more than 1000 secrets")
 	_, err = r.SetSecret(system, "big", "S0", "v")

@@ -246,6 +246,7 @@ func TestReplay(t *testing.T) {
 
 // TestManySignatures: a key can fill its own share of the memory, and nobody else's.
 func TestManySignatures(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := rigged(t)
 		_, k := r.keyed("a")
