@@ -464,8 +464,10 @@ func restartBetween(s *stage) {
 }
 
 func restartWithin(s *stage) {
+	looking := view(s.T, pb.NewClientServiceClient(s.g.Dial()), s.witness(), s.agentID)
 	x := s.says("work")
 	m := s.agent.Message()
+	looking.until("event message inb")
 	s.agent.Text(m.RequestId, "half an ")
 	s.shown("half an ")
 	s.g.Restart()
@@ -480,6 +482,10 @@ func restartWithin(s *stage) {
 	}
 	s.connect()
 	s.again()
+	// Whoever resumes behind an event gets all that has come since, once.
+	resumed := view(s.T, pb.NewClientServiceClient(s.g.Dial()), s.witness(), s.agentID, looking.ids[0])
+	resumed.until("event message out as usual")
+	resumed.want("event message out half an ", "event error out the gateway was shut down", "event message inb again", "event message out as usual")
 	s.history("> work", "< half an ", "> again", "< as usual")
 }
 
