@@ -49,6 +49,8 @@ type Principal struct {
 	LastSeen     time.Time // of its last call; zero if it never called
 	Online       bool      // a call of it is under way; set by Service.Principals and Service.Principal
 	Credential   Credential
+
+	oversees bool // see Overseeing
 }
 
 // A Credential is how a caller has shown who it is.

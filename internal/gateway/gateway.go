@@ -158,6 +158,9 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		return err
 	}
 	g.onStop("conversations", func(context.Context) error { return g.conversations.Close() })
+	if err := g.addBuiltins(db); err != nil {
+		return err
+	}
 
 	var metrics http.Handler
 	if cfg.Metrics.Enabled {

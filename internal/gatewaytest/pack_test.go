@@ -76,7 +76,7 @@ func TestExistingPacks(t *testing.T) {
 		pack *Pack
 		want string
 	}{
-		{productivity, ""}, {test, ""}, {bridge, ""}, {second, "mcp_list_resources,mcp_read_resource,mcp_list_prompts,mcp_get_prompt"},
+		{productivity, "todo_add,todo_list"}, {test, ""}, {bridge, ""}, {second, "mcp_list_resources,mcp_read_resource,mcp_list_prompts,mcp_get_prompt"},
 	} {
 		if got := strings.Join(x.pack.Header.Get(packgrpc.RejectedHeader), ";"); got != x.want {
 			t.Errorf("rejected are %q, want %q", got, x.want)

@@ -120,6 +120,12 @@ func (c *Call) WaitFor(agentID string) (done func(), err error) {
 	return c.registry.waits.add(c.AgentID, agentID)
 }
 
+// Require returns a Forbidden fault unless the caller has a capability: for tools that do more for
+// some than for others.
+func (c *Call) Require(ctx context.Context, capability string) error {
+	return c.require(ctx, c.registry.opts.Rights, capability)
+}
+
 // maxFailure bounds the words of a failure, in bytes.
 const maxFailure = 64 << 10
 

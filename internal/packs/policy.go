@@ -46,15 +46,20 @@ func (t *tool) may(ctx context.Context, rights Rights, c Caller) error {
 		}
 	}
 	for _, need := range t.needs {
-		ok, err := rights.HasCapability(ctx, c.Principal, need)
-		if err != nil {
+		if err := c.require(ctx, rights, need); err != nil {
 			return err
-		}
-		if !ok || c.OnStream && !slices.Contains(c.Capabilities, need) {
-			return fault.New(fault.Forbidden, "missing capability: %s", need)
 		}
 	}
 	return nil
+}
+
+// require returns a Forbidden fault unless a caller has a capability.
+func (c Caller) require(ctx context.Context, rights Rights, need string) error {
+	ok, err := rights.HasCapability(ctx, c.Principal, need)
+	if err == nil && (!ok || c.OnStream && !slices.Contains(c.Capabilities, need)) {
+		err = fault.New(fault.Forbidden, "missing capability: %s", need)
+	}
+	return err
 }
 
 func words(roles []auth.Role) string {
