@@ -27,6 +27,7 @@ import (
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/packs"
 	"coven-gateway/internal/sse"
 )
 
@@ -35,6 +36,8 @@ type Options struct {
 	Conversations *conversation.Service
 	Agents        Agents
 	Files         Files
+	Tools         *packs.Registry
+	Records       Records
 	Logger        *slog.Logger
 	Registerer    prometheus.Registerer
 	Metrics       http.Handler // served at MetricsPath; nil for none
@@ -105,6 +108,16 @@ func (a *API) routes() []route {
 
 		{"GET /api/approvals", a.listApprovals},
 		{"POST /api/tools/approve", a.approveTool},
+
+		{"GET /api/tools", a.listTools},
+		{"POST /api/tools/{name}/call", a.callTool},
+		{"GET /api/packs", a.listPacks},
+		{"GET /api/agents/{id}/log", a.records(LogRecords)},
+		{"GET /api/agents/{id}/todos", a.records(TodoRecords)},
+		{"GET /api/agents/{id}/mail", a.records(MailRecords)},
+		{"GET /api/agents/{id}/notes", a.records(NoteRecords)},
+		{"GET /api/board", a.board},
+		{"GET /api/board/{id}", a.boardThread},
 
 		{"GET /api/search", a.search},
 

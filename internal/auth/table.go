@@ -22,10 +22,11 @@ type Objects int
 
 // The kinds of objects.
 const (
-	NoObject Objects = iota // nobody's, or everybody's
-	OwnOnly                 // the caller's own turns, and those of agents that it owns; an admin's are all
-	OwnAlone                // what belongs to the caller's own turns and to nobody else's; an admin's are all
-	Managed                 // principals of no higher rank than the caller
+	NoObject  Objects = iota // nobody's, or everybody's
+	OwnOnly                  // the caller's own turns, and those of agents that it owns; an admin's are all
+	OwnAlone                 // what belongs to the caller's own turns and to nobody else's; an admin's are all
+	Managed                  // principals of no higher rank than the caller
+	OwnAgents                // what belongs to an agent that the caller oversees; an admin's are all
 )
 
 // A Rule says who may make a call, with which scope, and on whose objects.
@@ -97,6 +98,16 @@ var Routes = map[string]Rule{
 	"POST /api/agents/{id}/send": {AnyCaller, ScopeSend, NoObject},
 	"POST /api/tools/approve":    {AnyCaller, ScopeSend, OwnOnly},
 	"GET /api/approvals":         {AnyCaller, ScopeRead, OwnOnly},
+
+	"GET /api/tools":              {AnyCaller, ScopeRead, NoObject},
+	"POST /api/tools/{name}/call": {AnyCaller, ScopeSend, OwnAgents}, // and what the tool needs
+	"GET /api/packs":              {AnyCaller, ScopeRead, NoObject},
+	"GET /api/agents/{id}/log":    {AnyCaller, ScopeRead, OwnAgents},
+	"GET /api/agents/{id}/todos":  {AnyCaller, ScopeRead, OwnAgents},
+	"GET /api/agents/{id}/mail":   {AnyCaller, ScopeRead, OwnAgents},
+	"GET /api/agents/{id}/notes":  {AnyCaller, ScopeRead, OwnAgents},
+	"GET /api/board":              {AnyCaller, ScopeRead, NoObject}, // all agents share it
+	"GET /api/board/{id}":         {AnyCaller, ScopeRead, NoObject},
 
 	"GET /api/agents":                       {AnyCaller, ScopeRead, NoObject},
 	"GET /api/agents/{id}/history":          {AnyCaller, ScopeRead, OwnOnly},

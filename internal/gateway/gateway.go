@@ -171,7 +171,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		return err
 	}
 	front := api.New(api.Options{
-		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files,
+		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files, Tools: g.tools, Records: records{db.Tools()},
 		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path,
 		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
 		AnyHost:  !g.identity.Open() || cfg.Auth.OpenRemote,

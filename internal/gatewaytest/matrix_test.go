@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,6 +33,7 @@ import (
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/conversation"
+	"coven-gateway/internal/packs"
 	pb "coven-gateway/proto/coven"
 )
 
@@ -365,6 +367,10 @@ func (c *caller) relations(r auth.Rule) []relation {
 		r.Objects = auth.OwnOnly
 	}
 	switch {
+	case r.Objects == auth.OwnAgents && (c.stranger || c.Status == auth.Pending || c.scope != ""):
+		return []relation{others}
+	case r.Objects == auth.OwnAgents:
+		return []relation{others, agents, devices}
 	case r.Objects == auth.OwnOnly && c.stranger || r.Objects == auth.OwnOnly && c.Status == auth.Pending:
 		return []relation{others}
 	case r.Objects == auth.OwnOnly && c.scope != "":
@@ -1003,12 +1009,18 @@ var (
 	readsOwn  = auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeRead, Objects: auth.OwnOnly}
 	sendsOwn  = auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeSend, Objects: auth.OwnOnly}
 	admins    = auth.Rule{Level: auth.Admins, Scope: auth.ScopeAdmin}
+	readsOf   = auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeRead, Objects: auth.OwnAgents}
 	adminsOn  = auth.Rule{Level: auth.Admins, Scope: auth.ScopeAdmin, Objects: auth.Managed}
 	principal = "/api/admin/principals/"
 )
 
 // plain is a request that the pattern says all of.
 func plain(*trial) request { return request{} }
+
+// of is a request for a list of an agent.
+func of(list string) func(*trial) request {
+	return func(x *trial) request { return request{path: "/api/agents/" + x.object().agent + "/" + list} }
+}
 
 // on is a request about a principal to act on.
 func on(suffix, body string) func(*trial) request {
@@ -1069,6 +1081,29 @@ var routes = map[string]route{
 	}},
 	"GET /api/search": {rule: readsOwn, request: func(x *trial) request {
 		return request{path: "/api/search?limit=100&q=" + x.object().mark + "&agent_id=" + x.used.agent, sees: x.used.thread}
+	}},
+
+	"GET /api/tools": {rule: reading, request: plain},
+	"POST /api/tools/{name}/call": {rule: auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeSend, Objects: auth.OwnAgents}, named: true, request: func(x *trial) request {
+		return request{path: "/api/tools/note_list/call", body: fmt.Sprintf(`{"agent_id":%q}`, x.object().agent)}
+	}},
+	"GET /api/packs":             {rule: reading, request: plain},
+	"GET /api/agents/{id}/log":   {rule: readsOf, named: true, request: of("log")},
+	"GET /api/agents/{id}/todos": {rule: readsOf, named: true, request: of("todos")},
+	"GET /api/agents/{id}/mail":  {rule: readsOf, named: true, request: of("mail")},
+	"GET /api/agents/{id}/notes": {rule: readsOf, named: true, request: of("notes")},
+	"GET /api/board":             {rule: reading, request: plain},
+	"GET /api/board/{id}": {rule: reading, request: func(x *trial) request {
+		return request{path: "/api/board/" + x.again("post", func() string {
+			out, err := x.g.Tools().Call(context.Background(), packs.Caller{Principal: auth.Anonymous, AgentID: "a"}, "bbs_create_thread", []byte(`{"subject":"s","content":"c"}`))
+			var post struct {
+				ID string `json:"thread_id"`
+			}
+			if err = cmp.Or(err, json.Unmarshal([]byte(out), &post)); err != nil {
+				x.t.Fatal(err)
+			}
+			return post.ID
+		})}
 	}},
 
 	"GET /api/agents": {rule: reading, request: plain},

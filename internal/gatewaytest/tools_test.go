@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/conversation"
 	pb "coven-gateway/proto/coven"
@@ -56,7 +58,45 @@ type toolPath struct {
 // toolPaths are all ways to call a tool, for the agents a and b.
 func toolPaths(g *Gateway) []toolPath {
 	agents := map[string]*Agent{"a": g.Agent("a", everything), "b": g.Agent("b", everything)}
-	return []toolPath{{"gRPC", func(agent, tool, input string) (string, string) { return agents[agent].Call(tool, input) }}}
+	return []toolPath{
+		{"gRPC", func(agent, tool, input string) (string, string) { return agents[agent].Call(tool, input) }},
+		{"HTTP", func(agent, tool, input string) (string, string) { return g.callOverHTTP("", agent, tool, input) }},
+	}
+}
+
+// callOverHTTP calls a tool over HTTP, with a token unless it is "".
+func (g *Gateway) callOverHTTP(token, agent, tool, input string) (output, words string) {
+	g.t.Helper()
+	if input == "" {
+		input = "null"
+	}
+	var out struct {
+		Output json.RawMessage
+		Error  string
+	}
+	g.ask(token, http.MethodPost, "/api/tools/"+tool+"/call", fmt.Sprintf(`{"agent_id":%q,"input":%s}`, agent, input), &out)
+	return string(out.Output), out.Error
+}
+
+// ask makes a request over HTTP and decodes the answer. It returns the status.
+func (g *Gateway) ask(token, method, path, body string, out any) int {
+	g.t.Helper()
+	req, err := http.NewRequestWithContext(g.t.Context(), method, g.URL+path, strings.NewReader(body))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := g.Client.Do(req)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		g.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return resp.StatusCode
 }
 
 // tools calls tools along one path.
@@ -452,5 +492,138 @@ func TestAgentsInACircle(t *testing.T) {
 	a.Done(a.Message().GetRequestId(), "yes")
 	if out, words := b.Result("2"); words != "" || !strings.Contains(out, "yes") {
 		t.Errorf("%s %s", out, words)
+	}
+}
+
+// Over HTTP, people see tools and packs, call tools on behalf of their agents, and read what these
+// have stored.
+func TestToolsOverHTTP(t *testing.T) {
+	g := New(t, Locked)
+	_, token := g.Principal("p")
+	_, stranger := g.Principal("stranger")
+	admin, adminToken := g.Principal("admin", auth.Admin)
+	a := g.ConnectAs(Bearer(token), "a", everything, func(r *pb.RegisterAgent) { r.Tools = []*pb.ToolDefinition{definition("hosted", 0, "chat")} })
+	a.next()
+	g.Pack(g.packKey("test").Sign(), testPack())
+	for _, x := range [][2]string{
+		{"log_entry", `{"message":"m"}`},
+		{"log_entry", `{"message":"m2"}`},
+		{"todo_add", `{"description":"d"}`},
+		{"note_set", `{"key":"k/ä","value":"v"}`},
+		{"note_set", `{"key":"l","value":"v"}`},
+		{"mail_send", `{"to_agent_id":"a","subject":"s","content":"c"}`},
+		{"bbs_create_thread", `{"subject":"s","content":"c"}`},
+	} {
+		if _, words := a.Call(x[0], x[1]); words != "" {
+			t.Fatal(x, words)
+		}
+	}
+	get := func(path, key string) ([]map[string]any, string) {
+		t.Helper()
+		var out map[string]any
+		if status := g.ask(token, http.MethodGet, path, "", &out); status != http.StatusOK {
+			t.Fatalf("%s: %d %v", path, status, out)
+		}
+		next, _ := out["next_cursor"].(string)
+		if more, ok := out["has_more"].(bool); ok && more != (next != "") {
+			t.Errorf("%s: %v", path, out)
+		}
+		return items(out, key), next
+	}
+	x := tools{t, toolPath{name: "HTTP"}}
+	for _, l := range []struct{ path, key, keys string }{
+		{"/api/agents/a/log", "log", "agent_id created_at id message tags"},
+		{"/api/agents/a/todos", "todos", "agent_id created_at description due_date id notes priority status updated_at"},
+		{"/api/agents/a/mail", "mail", "content created_at from_agent_id id read_at subject to_agent_id"},
+		{"/api/agents/a/notes", "notes", "agent_id created_at key updated_at value"},
+		{"/api/board", "threads", "agent_id content created_at id subject thread_id"},
+	} {
+		list, _ := get(l.path, l.key)
+		if len(list) == 0 {
+			t.Fatalf("%s is empty", l.path)
+		}
+		x.keys(l.path, list[0], l.keys)
+		x.recent(l.path, list[0]["created_at"])
+	}
+	page, next := get("/api/agents/a/log?limit=1", "log")
+	rest, last := get("/api/agents/a/log?cursor="+next, "log")
+	x.equal("log", values(page, "message")+values(rest, "message")+last, "m2m")
+	page, next = get("/api/agents/a/notes?limit=1", "notes")
+	rest, last = get("/api/agents/a/notes?cursor="+next, "notes")
+	x.equal("notes", values(page, "key")+values(rest, "key")+last, "k/äl")
+	thread, _ := get("/api/board", "threads")
+	id := thread[0]["id"].(string)
+	for _, r := range []string{"r1", "r2", "r3"} {
+		if _, words := a.Call("bbs_reply", `{"thread_id":"`+id+`","content":"`+r+`"}`); words != "" {
+			t.Fatal(words)
+		}
+	}
+	var posts []string
+	for path := "/api/board/" + id + "?limit=2"; path != ""; {
+		page, next := get(path, "posts")
+		posts = append(posts, values(page, "content"))
+		if path = ""; next != "" {
+			path = "/api/board/" + id + "?limit=2&cursor=" + next
+		}
+	}
+	x.equal("posts", strings.Join(posts, ","), "c r1,r2 r3")
+	if none, next := get("/api/agents/a/log?cursor=1", "log"); len(none) > 0 || next != "" {
+		t.Error(none, next)
+	}
+
+	all, _ := get("/api/tools", "tools")
+	x.keys("a tool", all[0], "agent_id available calls_per_minute description enabled input_schema kind name pack_id required_capabilities required_roles timeout_seconds")
+	by := map[string]map[string]any{}
+	for _, tool := range all {
+		by[tool["name"].(string)] = tool
+	}
+	x.equal("tools", fmt.Sprint(len(all), by["hosted"]["kind"], by["hosted"]["agent_id"], by["echo"]["kind"], by["note_set"]["kind"]), "23agentaremotebuiltin")
+	x.equal("available", fmt.Sprint(by["hosted"]["available"], by["admin_echo"]["available"], by["echo"]["available"], by["echo"]["timeout_seconds"]), "true false true 30")
+	list, _ := get("/api/packs", "packs")
+	x.equal("packs", values(list, "id"), "agent:a builtin:admin builtin:base builtin:mail builtin:notes test-pack")
+	x.keys("a pack", list[0], "agent_id connected_at id kind principal_id rejected tools version")
+
+	for _, c := range []struct {
+		token, tool, body, words string
+		status                   int
+	}{
+		{token, "note_get", `{"agent_id":"a","input":{"key":"k"}}`, "not found", 404},
+		{token, "nothing", `{}`, "tool not found", 404},
+		{token, "note_list", `{}`, "this tool works on what belongs to an agent", 400},
+		{token, "note_set", `{"agent_id":"a"}`, "key is required", 400},
+		{token, "note_set", `{"agent_id":"b"}`, `agent "b" is not yours`, 403},
+		{stranger, "note_set", `{"agent_id":"a"}`, `agent "a" is not yours`, 403},
+		{token, "admin_list_agents", `{}`, "missing capability: admin", 403},
+		{adminToken, "admin_list_agents", `{}`, "missing capability: admin", 403}, // it is granted by name, even to admins
+		{token, "hosted", `{"agent_id":"a"}`, `agent "a" would wait for itself`, 409},
+		{token, "echo", `{"input":[]}`, "invalid input: at /: got array, want object", 400},
+		{token, "echo", `{`, "invalid JSON body", 400},
+	} {
+		var out struct{ Error string }
+		if status := g.ask(c.token, http.MethodPost, "/api/tools/"+c.tool+"/call", c.body, &out); status != c.status || !strings.HasPrefix(out.Error, c.words) {
+			t.Errorf("%s %s: %d %s, want %d %s", c.tool, c.body, status, out.Error, c.status, c.words)
+		}
+	}
+	if err := g.Identity().SetCapability(Ctx(), admin.ID, "admin", true); err != nil {
+		t.Fatal(err)
+	}
+	if out, words := g.callOverHTTP(adminToken, "", "admin_list_agents", ""); words != "" || !strings.Contains(out, `"id":"a"`) {
+		t.Error(out, words)
+	}
+	// An answer that is no JSON is handed on as a string, a failure as one.
+	answers := make(chan string, 2)
+	for range 2 {
+		go func() {
+			out, words := g.callOverHTTP(token, "", "hosted", "")
+			answers <- out + words
+		}()
+		call := a.next().GetExecutePackTool()
+		r := &pb.ExecuteToolResponse{RequestId: call.GetRequestId(), Result: &pb.ExecuteToolResponse_OutputJson{OutputJson: "no JSON"}}
+		if posts == nil {
+			r.Result = &pb.ExecuteToolResponse_Error{Error: "no luck"}
+		}
+		a.Send(&pb.AgentMessage{Payload: &pb.AgentMessage_PackToolResult{PackToolResult: r}})
+		x.equal("the answer", <-answers, map[bool]string{true: "no luck", false: `"no JSON"`}[posts == nil])
+		posts = nil
 	}
 }

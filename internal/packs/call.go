@@ -69,7 +69,7 @@ func (r *Registry) run(ctx context.Context, t *tool, call *Call) (string, error)
 	if len(call.Input) > MaxInput {
 		return "", fault.New(fault.TooLarge, "the input of a tool must not be longer than %d bytes; this one has %d", MaxInput, len(call.Input))
 	}
-	if len(bytes.TrimSpace(call.Input)) == 0 {
+	if in := bytes.TrimSpace(call.Input); len(in) == 0 || string(in) == "null" {
 		call.Input = json.RawMessage("{}")
 	}
 	if !t.OwnWords {

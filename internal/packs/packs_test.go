@@ -110,7 +110,7 @@ func TestCall(t *testing.T) {
 	}})
 	c := caller
 	c.TurnID = "turn"
-	out, err := f.Call(t.Context(), c, "t", nil)
+	out, err := f.Call(t.Context(), c, "t", json.RawMessage(" null"))
 	if err != nil || out != `{"a":1}` {
 		t.Fatal(out, err)
 	}
