@@ -16,8 +16,13 @@ func toolsCommand(a *app) *cobra.Command {
 		help: help{use: "tools", short: "List the tools that can be called", example: "coven-admin tools"},
 		path: "/api/tools",
 		view: view{key: "tools", none: "there are no tools", columns: []column{
-			{"NAME", "name", nil}, {"PACK", "pack_id", nil}, {"NEEDS", "required_capabilities", nil}, {"ROLES", "required_roles", nil},
-			{"SECONDS", "timeout_seconds", nil}, {"ENABLED", "enabled", nil}, {"FOR YOU", "available", nil},
+			{"NAME", "name", nil},
+			{"PACK", "pack_id", nil},
+			{"NEEDS", "required_capabilities", nil},
+			{"ROLES", "required_roles", nil},
+			{"SECONDS", "timeout_seconds", nil},
+			{"ENABLED", "enabled", nil},
+			{"FOR YOU", "available", nil},
 		}},
 	})
 }
@@ -27,8 +32,13 @@ func packsCommand(a *app) *cobra.Command {
 		help: help{use: "packs", short: "List the packs that run tools, and the tools that were rejected", example: "coven-admin packs"},
 		path: "/api/packs",
 		view: view{key: "packs", none: "there are no packs", columns: []column{
-			{"ID", "id", nil}, {"KIND", "kind", nil}, {"VERSION", "version", nil}, {"PRINCIPAL", "principal_id", nil}, {"CONNECTED", "connected_at", nil},
-			{"TOOLS", "tools", nil}, {"REJECTED", "rejected.tool", nil},
+			{"ID", "id", nil},
+			{"KIND", "kind", nil},
+			{"VERSION", "version", nil},
+			{"PRINCIPAL", "principal_id", nil},
+			{"CONNECTED", "connected_at", nil},
+			{"TOOLS", "tools", nil},
+			{"REJECTED", "rejected.tool", nil},
 		}},
 	})
 }

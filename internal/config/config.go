@@ -22,6 +22,7 @@ type Config struct {
 	Agents    Agents
 	Limits    Limits
 	Retention Retention
+	Tools     Tools
 	Logging   Logging
 	Metrics   Metrics
 	WebAdmin  WebAdmin
@@ -239,6 +240,11 @@ func (c *Config) fields() []field {
 		size("retention.events_size", &c.Retention.EventsSize),
 		age("retention.files", &c.Retention.Files),
 		size("retention.files_size", &c.Retention.FilesSize),
+		list("tools.disabled", "names of tools", &c.Tools.Disabled),
+		list("tools.roles", "TOOL=ROLE", &c.Tools.Roles),
+		list("tools.capabilities", "TOOL=CAPABILITY", &c.Tools.Capabilities),
+		list("tools.timeouts", "TOOL=DURATION", &c.Tools.Timeouts),
+		list("tools.rates", "TOOL=CALLS", &c.Tools.Rates),
 
 		level("logging.level", &c.Logging.Level),
 		text("logging.format", &c.Logging.Format),

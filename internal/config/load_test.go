@@ -160,6 +160,9 @@ func TestAccepted(t *testing.T) {
 		{"as many origins as can be", "server: {cors_origins: [" + numbered("'http://o%d'", 32) + "]}", nil, func(c *Config) {
 			c.Server.CORSOrigins = strings.Split(numbered("http://o%d", 32), ", ")
 		}},
+		{"tools", "tools: {disabled: [a.b-C_1], roles: [a=admin, a=leader], capabilities: ['a=log:all'], timeouts: [a=10m], rates: [a=1000000]}", nil, func(c *Config) {
+			c.Tools = Tools{[]string{"a.b-C_1"}, []string{"a=admin", "a=leader"}, []string{"a=log:all"}, []string{"a=10m"}, []string{"a=1000000"}}
+		}},
 		{"no origins", "server: {cors_origins: []}", nil, func(*Config) {}},
 		{
 			"tailscale needs no addresses",
@@ -327,6 +330,17 @@ func TestRefused(t *testing.T) {
 		{"ages", "retention:\n  events: 90\n  files: many days", nil, `g.yaml:2:11: retention.events: parsing events "90": an age needs a unit, did you mean 90d?` + "\n" +
 			`g.yaml:3:10: retention.files: parsing files "many days": not a duration, write for example 30s, 5m or 1h30m`},
 		{"an age without end", "retention: {events: 9999999999d}", nil, `g.yaml:1:21: retention.events: parsing events "9999999999d": more time than can be counted`},
+		{"no tool", "tools: {disabled: ['a b', a=b, a, a]}", nil, `g.yaml:1:20: tools.disabled: "a b" is not the name of a tool: 1 to 128 letters, digits, _, - and .` + "\n" +
+			`g.yaml:1:27: tools.disabled: "a" is not the name of a tool: 1 to 128 letters, digits, _, - and .` + "\n" + `g.yaml:1:35: tools.disabled: "a" is given twice`},
+		{"no role of a tool", "tools: {roles: [a, a=boss, a=admin, a=admin]}", nil, `g.yaml:1:17: tools.roles: must be TOOL=ROLE, not "a"` + "\n" +
+			`g.yaml:1:20: tools.roles: a: a role is owner, admin, member or leader, not "boss"` + "\n" + `g.yaml:1:37: tools.roles: "a=admin" is given twice`},
+		{"no capability of a tool", "tools: {capabilities: [a=B]}", nil, `g.yaml:1:24: tools.capabilities: a: "B" is not a word of 1 to 64 lower-case letters, digits, _, - and :`},
+		{"no timeout of a tool", "tools: {timeouts: [a=5, b=0s, c=11m, d=1s, d=2s]}", nil, `g.yaml:1:20: tools.timeouts: a: parsing the timeout "5": a duration needs a unit, did you mean 5s?` + "\n" +
+			"g.yaml:1:25: tools.timeouts: b: a timeout must be more than zero and at most 10m, not 0s\ng.yaml:1:31: tools.timeouts: c: a timeout must be more than zero and at most 10m, not 11m\n" +
+			`g.yaml:1:44: tools.timeouts: "d" is given twice`},
+		{"no rate of a tool", "tools: {rates: [a=0, b=x, c=1000001]}", nil, `g.yaml:1:17: tools.rates: a: the calls per minute are a number from 1 to 1000000, not "0"` + "\n" +
+			`g.yaml:1:22: tools.rates: b: the calls per minute are a number from 1 to 1000000, not "x"` + "\n" + `g.yaml:1:27: tools.rates: c: the calls per minute are a number from 1 to 1000000, not "1000001"`},
+		{"too many tools", "tools: {disabled: [" + numbered("t%d", 513) + "]}", nil, "g.yaml:1:19: tools.disabled: can have at most 512 entries, not 513"},
 		{"negative rates", "limits:\n  requests_per_second: -1\n  address_requests_per_second: -2", nil, "g.yaml:2:24: limits.requests_per_second: must be zero (no limit) or more, not -1\n" +
 			"g.yaml:3:32: limits.address_requests_per_second: must be zero (no limit) or more, not -2"},
 		{"string for a rate", "limits: {requests_per_second: many}", nil, `g.yaml:1:31: limits.requests_per_second: expected a whole number, got the string "many"`},

@@ -96,6 +96,13 @@ retention:
   files: 0 # default
   files_size: 0 # default
 
+tools:
+  disabled: [] # default
+  roles: [] # default
+  capabilities: [] # default
+  timeouts: [] # default
+  rates: [] # default
+
 logging:
   level: info # default
   format: "text" # default
@@ -126,6 +133,7 @@ func TestPrintReadsBack(t *testing.T) {
 		"secret":    "auth: {jwt_secret: " + secret32 + ", secrets_key: " + base64K + "}",
 		"secrets":   "auth: {jwt_secret: [" + secret32 + ", " + other32 + "]}",
 		"lists":     "auth: {default_capabilities: ['1', 'true', 'a:b']}\nserver: {cors_origins: ['http://[::1]:1', 'https://a']}",
+		"tools":     "tools: {disabled: [a.b], roles: [a=admin, a=leader], capabilities: ['a=log:all'], timeouts: [a=90s], rates: [a=1]}",
 		"no lists":  "auth: {default_capabilities: [], jwt_secret: []}\nserver: {cors_origins: []}",
 		"no rates":  "limits: {requests_per_second: 0, address_requests_per_second: 0}",
 	} {

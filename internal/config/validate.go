@@ -100,6 +100,7 @@ func (c Config) broken() []*Complaint {
 	notNegative(&r, "retention.events_size", c.Retention.EventsSize)
 	r.age("retention.files", c.Retention.Files)
 	notNegative(&r, "retention.files_size", c.Retention.FilesSize)
+	r.tools(c.Tools)
 
 	oneOf(&r, "logging.format", c.Logging.Format, JSON, Text)
 

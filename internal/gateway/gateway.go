@@ -137,7 +137,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.onStop("identity", func(context.Context) error { return g.identity.Close() })
 	g.warnIfOpen(cfg)
 
-	g.tools = packs.New(packs.Options{Logger: o.Logger, Registerer: reg, Rights: g.identity})
+	g.tools = packs.New(packs.Options{Logger: o.Logger, Registerer: reg, Rights: g.identity, Policies: policies(cfg.Tools)})
 	remote := packgrpc.New(packgrpc.Options{Logger: o.Logger, Packs: g.tools, TakeoverGrace: cfg.Agents.ReconnectGracePeriod})
 	g.agents = agent.New(agent.Options{
 		Logger: o.Logger, Registerer: reg, Tools: g.tools, ServerID: serverID, Admit: g.identity.Admit,

@@ -6,6 +6,7 @@ import (
 
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/builtins"
+	"coven-gateway/internal/config"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/packs"
 	"coven-gateway/internal/store"
@@ -28,6 +29,19 @@ func (g *Gateway) addBuiltins(db *store.DB) error {
 		}
 	}
 	return nil
+}
+
+// policies are what the operator has decided about single tools.
+func policies(c config.Tools) map[string]packs.Policy {
+	all := make(map[string]packs.Policy)
+	for name, p := range c.Policies() {
+		policy := packs.Policy{Disabled: p.Disabled, Needs: p.Capabilities, Timeout: p.Timeout, PerMinute: p.PerMinute}
+		for _, r := range p.Roles {
+			policy.Roles = append(policy.Roles, auth.Role(r))
+		}
+		all[name] = policy
+	}
+	return all
 }
 
 // connected are the connected agents.

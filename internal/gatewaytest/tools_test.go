@@ -627,3 +627,57 @@ func TestToolsOverHTTP(t *testing.T) {
 		posts = nil
 	}
 }
+
+// What the operator decides about a tool holds on every path.
+func TestToolPolicies(t *testing.T) {
+	g := New(t, Locked, func(c *config.Config) {
+		c.Tools = config.Tools{
+			Disabled: []string{"todo_add"}, Roles: []string{"note_set=leader", "note_set=admin"}, Capabilities: []string{"note_get=special"},
+			Timeouts: []string{"echo=1s"}, Rates: []string{"note_list=2"},
+		}
+	})
+	p, token := g.Principal("p")
+	a := g.ConnectAs(Bearer(token), "a", everything)
+	var offered []string
+	for _, tool := range a.next().GetWelcome().GetAvailableTools() {
+		offered = append(offered, tool.GetName())
+	}
+	g.Pack(g.packKey("test").Sign(), testPack())
+	calls := map[string]func(tool string) string{
+		"gRPC": func(tool string) string {
+			_, words := a.Call(tool, "")
+			return words
+		},
+		"HTTP": func(tool string) string {
+			_, words := g.callOverHTTP(token, "a", tool, "")
+			return words
+		},
+	}
+	for path, call := range calls {
+		for tool, want := range map[string]string{
+			"todo_add": "the tool todo_add is disabled", "note_set": "the tool note_set is for principals with the role leader or admin", "note_get": "missing capability: special",
+			"echo": "context deadline exceeded: the tool echo has not answered within 1s",
+		} {
+			if slices.Contains(offered, tool) {
+				t.Errorf("%s is offered", tool)
+			}
+			if got := call(tool); got != want {
+				t.Errorf("%s over %s: %q, want %q", tool, path, got, want)
+			}
+		}
+		if got := call("note_list"); got != "" {
+			t.Errorf("a call of two: %s", got)
+		}
+	}
+	for path, call := range calls {
+		if got := call("note_list"); !strings.HasPrefix(got, "too many requests") {
+			t.Errorf("a call too many over %s: %q", path, got)
+		}
+	}
+	if err := g.Identity().SetRole(Ctx(), p.ID, auth.Leader, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := calls["gRPC"]("note_set"); got != "key is required" {
+		t.Errorf("with the role: %q", got)
+	}
+}
