@@ -334,7 +334,7 @@ func TestRefused(t *testing.T) {
 			`g.yaml:1:27: tools.disabled: "a" is not the name of a tool: 1 to 128 letters, digits, _, - and .` + "\n" + `g.yaml:1:35: tools.disabled: "a" is given twice`},
 		{"no role of a tool", "tools: {roles: [a, a=boss, a=admin, a=admin]}", nil, `g.yaml:1:17: tools.roles: must be TOOL=ROLE, not "a"` + "\n" +
 			`g.yaml:1:20: tools.roles: a: a role is owner, admin, member or leader, not "boss"` + "\n" + `g.yaml:1:37: tools.roles: "a=admin" is given twice`},
-		{"no capability of a tool", "tools: {capabilities: [a=B]}", nil, `g.yaml:1:24: tools.capabilities: a: "B" is not a word of 1 to 64 lower-case letters, digits, _, - and :`},
+		{"no capability of a tool", "tools: {capabilities: [a=B]}", nil, `g.yaml:1:24: tools.capabilities: a: a capability has 1 to 64 lower-case letters, digits, _, : and -, not "B"`},
 		{"no timeout of a tool", "tools: {timeouts: [a=5, b=0s, c=11m, d=1s, d=2s]}", nil, `g.yaml:1:20: tools.timeouts: a: parsing the timeout "5": a duration needs a unit, did you mean 5s?` + "\n" +
 			"g.yaml:1:25: tools.timeouts: b: a timeout must be more than zero and at most 10m, not 0s\ng.yaml:1:31: tools.timeouts: c: a timeout must be more than zero and at most 10m, not 11m\n" +
 			`g.yaml:1:44: tools.timeouts: "d" is given twice`},

@@ -70,7 +70,7 @@ func (r *rules) tools(t Tools) {
 	})
 	r.toolList("tools.capabilities", t.Capabilities, "CAPABILITY", true, func(v string) error {
 		if !capability.MatchString(v) {
-			return fmt.Errorf("%s is not a word of 1 to 64 lower-case letters, digits, _, - and :", excerpt(v, isText))
+			return fmt.Errorf("a capability has 1 to 64 lower-case letters, digits, _, : and -, not %s", excerpt(v, isText))
 		}
 		return nil
 	})
