@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 }
 
 // talk has an agent echo what it is told. It fails at "fail", asks for a tool at "tool", and sends
-// what would steer a terminal at "steer".
+// what would steer a terminal at "steer". It refuses the injection "nonsense".
 func talk(a *gatewaytest.Agent) {
 	asking := "" // the request that waits for an approval
 	for m := a.Next(); m != nil; m = a.Next() {
@@ -45,7 +45,11 @@ func talk(a *gatewaytest.Agent) {
 			continue
 		}
 		s := m.GetSendMessage()
-		switch {
+		switch i := m.GetInjectContext(); {
+		case i != nil && i.GetContent() == "nonsense":
+			a.Ack(i, false, "I know better")
+		case i != nil:
+			a.Ack(i, true, "")
 		case s == nil:
 		case s.Content == "fail":
 			a.Fail(s.RequestId, "no model")
@@ -60,6 +64,10 @@ func talk(a *gatewaytest.Agent) {
 			a.Done(s.RequestId, "")
 		}
 	}
+}
+
+func takesInjections(r *pb.RegisterAgent) {
+	r.ProtocolFeatures = append(r.ProtocolFeatures, "injection")
 }
 
 // params are what all scripts have: the command "code" runs another one and wants an exit code.
@@ -96,7 +104,7 @@ func where(e *testscript.Env, gw *gatewaytest.Gateway) {
 // TestOpen runs the command against a gateway that asks for no credentials.
 func TestOpen(t *testing.T) {
 	gw := gatewaytest.New(t)
-	go talk(gw.Agent("echo"))
+	go talk(gw.Agent("echo", takesInjections))
 	testscript.Run(t, params(testscript.Params{Dir: "testdata/open"}, func(e *testscript.Env) { where(e, gw) }))
 }
 
@@ -132,7 +140,7 @@ func world(t *testing.T) func(*testscript.Env) {
 	must(err)
 	newcomer := gatewaytest.NewKey(t)
 	code, other, known := link(newcomer, "Tablet"), link(gatewaytest.NewKey(t), "Toaster"), link(device, "Phone again")
-	echo := gw.ConnectAs(gatewaytest.Bearer(aliceToken), "echo")
+	echo := gw.ConnectAs(gatewaytest.Bearer(aliceToken), "echo", takesInjections)
 	if echo.Next().GetWelcome() == nil {
 		t.Fatal(echo.Err())
 	}

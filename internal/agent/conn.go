@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"runtime/debug"
@@ -119,6 +118,7 @@ type Conn struct {
 	retell  bool                                    // the agent is to be told of its tools again
 	asked   map[string]struct{}                     // the agent's request ids of the tools that it calls; nil before the first
 	hosted  map[string]chan *pb.ExecuteToolResponse // by the ids of the calls of the tools that it hosts; nil before the first
+	acks    map[string]chan *pb.InjectionAck        // by the ids of the injections that it has to answer; nil before the first
 	pulse   *time.Timer                             // checks for silence; nil until the agent sends a heartbeat
 }
 
@@ -316,7 +316,7 @@ func (c *Conn) handle(m *pb.AgentMessage) error {
 	case *pb.AgentMessage_PackToolResult:
 		c.hostedResult(p.PackToolResult)
 	case *pb.AgentMessage_InjectionAck:
-		c.log().Debug("an agent answered what nobody asked", "payload", fmt.Sprintf("%T", p))
+		c.injectionAck(p.InjectionAck)
 	case *pb.AgentMessage_Register:
 		c.note("an agent registered a second time on its stream; ignored", "")
 	default:
@@ -509,6 +509,10 @@ func (c *Conn) close(cause string) {
 	c.mu.Lock()
 	was, calls := c.state, c.calls
 	c.state, c.calls = closed, nil
+	for _, ack := range c.acks {
+		close(ack)
+	}
+	c.acks = nil
 	if c.pulse != nil {
 		c.pulse.Stop()
 	}
@@ -621,7 +625,7 @@ var _ conversation.Call = (*call)(nil)
 
 // takesRoom reports whether a message had to wait for room in the queue.
 func takesRoom(m *pb.ServerMessage) bool {
-	return m.GetSendMessage() != nil || m.GetPackToolResult() != nil || m.GetExecutePackTool() != nil
+	return m.GetSendMessage() != nil || m.GetPackToolResult() != nil || m.GetExecutePackTool() != nil || m.GetInjectContext() != nil
 }
 
 // receiveFailed says what the failure of a Recv means.

@@ -31,7 +31,7 @@ const (
 const defaultToolTimeout = 30 * time.Second
 
 // features are the optional parts of the protocol that the gateway understands.
-var features = []string{"token_usage", "tool_states", featureCancellation, featureToolUpdates}
+var features = []string{"token_usage", "tool_states", featureCancellation, featureToolUpdates, featureInjection}
 
 // registration reads the first message of a stream. Its faults are Invalid.
 func registration(m *pb.AgentMessage) (Info, error) {

@@ -99,6 +99,7 @@ func (a *API) routes() []route {
 		{"POST /api/agents/{id}/send", a.sendToAgent},
 		{"GET /api/agents", a.listAgents},
 		{"GET /api/agents/{id}/history", a.history},
+		{"POST /api/agents/{id}/inject", a.inject},
 
 		{"GET /api/conversations/{agent}/events", a.conversationEvents},
 		{"GET /api/turns", a.listTurns},

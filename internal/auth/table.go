@@ -99,15 +99,16 @@ var Routes = map[string]Rule{
 	"POST /api/tools/approve":    {AnyCaller, ScopeSend, OwnOnly},
 	"GET /api/approvals":         {AnyCaller, ScopeRead, OwnOnly},
 
-	"GET /api/tools":              {AnyCaller, ScopeRead, NoObject},
-	"POST /api/tools/{name}/call": {AnyCaller, ScopeSend, OwnAgents}, // and what the tool needs
-	"GET /api/packs":              {AnyCaller, ScopeRead, NoObject},
-	"GET /api/agents/{id}/log":    {AnyCaller, ScopeRead, OwnAgents},
-	"GET /api/agents/{id}/todos":  {AnyCaller, ScopeRead, OwnAgents},
-	"GET /api/agents/{id}/mail":   {AnyCaller, ScopeRead, OwnAgents},
-	"GET /api/agents/{id}/notes":  {AnyCaller, ScopeRead, OwnAgents},
-	"GET /api/board":              {AnyCaller, ScopeRead, NoObject}, // all agents share it
-	"GET /api/board/{id}":         {AnyCaller, ScopeRead, NoObject},
+	"GET /api/tools":               {AnyCaller, ScopeRead, NoObject},
+	"POST /api/tools/{name}/call":  {AnyCaller, ScopeSend, OwnAgents}, // and what the tool needs
+	"GET /api/packs":               {AnyCaller, ScopeRead, NoObject},
+	"GET /api/agents/{id}/log":     {AnyCaller, ScopeRead, OwnAgents},
+	"GET /api/agents/{id}/todos":   {AnyCaller, ScopeRead, OwnAgents},
+	"GET /api/agents/{id}/mail":    {AnyCaller, ScopeRead, OwnAgents},
+	"GET /api/agents/{id}/notes":   {AnyCaller, ScopeRead, OwnAgents},
+	"GET /api/board":               {AnyCaller, ScopeRead, NoObject}, // all agents share it
+	"GET /api/board/{id}":          {AnyCaller, ScopeRead, NoObject},
+	"POST /api/agents/{id}/inject": {AnyCaller, ScopeSend, OwnAgents},
 
 	"GET /api/agents":                       {AnyCaller, ScopeRead, NoObject},
 	"GET /api/agents/{id}/history":          {AnyCaller, ScopeRead, OwnOnly},

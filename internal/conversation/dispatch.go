@@ -25,6 +25,12 @@ type Dispatcher interface {
 	// Approve answers an agent's question whether it may run a tool. It does not wait; it fails
 	// with ErrAgentGone, or with a fault when the agent reads nothing any more.
 	Approve(agentID, toolID string, approved, all bool) error
+	// Injectable reports whether an agent is connected and understands injections.
+	Injectable(agentID string) bool
+	// Inject hands an agent an injection and waits for what it says. When nothing comes until ctx
+	// ends, or the agent disappears, the outcome is InjectionUnknown. An error says that the agent
+	// has got nothing: ErrAgentGone, a fault, or the context's while the connection takes nothing.
+	Inject(ctx context.Context, i Injection) (Injected, error)
 }
 
 // A Dispatch is a message on its way to an agent.

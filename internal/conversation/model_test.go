@@ -43,6 +43,12 @@ func newAgents() *agents {
 
 func (a *agents) ResolvePrincipal(string, string) (string, bool) { return "", false }
 
+func (a *agents) Injectable(string) bool { return false }
+
+func (a *agents) Inject(context.Context, conversation.Injection) (conversation.Injected, error) {
+	return conversation.Injected{}, conversation.ErrAgentGone
+}
+
 func (a *agents) Resolve(id string) (string, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -125,6 +125,20 @@ func (a *Agent) Fail(request, text string) {
 	a.Done(request, "Error: "+text)
 }
 
+// takesInjections has an agent declare that it understands injections.
+func takesInjections(r *pb.RegisterAgent) {
+	r.ProtocolFeatures = append(r.ProtocolFeatures, "injection")
+}
+
+// Ack answers an injection; reason says why it is refused, unless it is empty.
+func (a *Agent) Ack(i *pb.InjectContext, accepted bool, reason string) {
+	ack := &pb.InjectionAck{InjectionId: i.GetInjectionId(), Accepted: accepted}
+	if reason != "" {
+		ack.Reason = &reason
+	}
+	a.Send(&pb.AgentMessage{Payload: &pb.AgentMessage_InjectionAck{InjectionAck: ack}})
+}
+
 // Leave half-closes the stream.
 func (a *Agent) Leave() { _ = a.stream.CloseSend() }
 

@@ -63,6 +63,7 @@ var elsewhere = map[string]string{
 	"file of an agent":    "TestFilesOfAgents",
 	"event of an agent":   "internal/agent TestMessageSizes",
 	"principals that wait for an administrator": "internal/auth TestRegistrationLimits",
+	"injections that an agent has not answered": "TestInject",
 }
 
 // xs is a text of a length.
@@ -89,9 +90,12 @@ func TestLimitsOfAll(t *testing.T) {
 	large := New(t, func(c *config.Config) { c.Limits.File, c.Limits.RequestBody = file, body })
 	locked := New(t, Locked, func(c *config.Config) { c.Limits.RequestsPerSecond, c.Limits.AddressRequestsPerSecond = 0, 0 })
 	for _, g := range []*Gateway{small, large} {
-		a := g.Agent("a")
+		a := g.Agent("a", takesInjections)
 		go func() {
 			for m := a.Next(); m != nil; m = a.Next() {
+				if i := m.GetInjectContext(); i != nil {
+					a.Ack(i, true, "")
+				}
 				if s := m.GetSendMessage(); s != nil {
 					a.Done(s.RequestId, "")
 				}
@@ -322,6 +326,16 @@ func TestLimitsOfAll(t *testing.T) {
 			{
 				what: "reason of a cancellation", most: conversation.MaxReason, http: func(n int) sent { return sent{"POST", "/api/turns/none/cancel", withField("{", "reason", xs(n)), nil} },
 				over: 400, words: "reason must not be longer than 1000 bytes", taken: "no turn",
+			},
+			{
+				what: "injection", most: conversation.MaxInjection, http: func(n int) sent {
+					return sent{"POST", "/api/agents/a/inject", withField("{", "content", xs(n)), nil}
+				}, over: 413, words: "content must not be longer than 262144 bytes; this one has N",
+			},
+			{
+				what: "source of an injection", most: conversation.MaxSource, http: func(n int) sent {
+					return sent{"POST", "/api/agents/a/inject", withField(`{"content":"x"}`, "source", xs(n)), nil}
+				}, over: 400, words: "source must not be longer than 200 bytes; this one has N",
 			},
 			{
 				what: "title of a thread", most: conversation.MaxTitle, http: func(n int) sent { return sent{"PATCH", thread, withField("{", "title", strings.Repeat("é", n)), nil} },

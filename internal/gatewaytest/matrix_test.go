@@ -221,7 +221,7 @@ const (
 
 // agent connects an agent that does what it is told.
 func (m *matrix) agent(ctx context.Context, id string) {
-	a := m.g.ConnectAs(ctx, id)
+	a := m.g.ConnectAs(ctx, id, takesInjections)
 	if a.next().GetWelcome() == nil {
 		m.t.Fatalf("agent %s: %v", id, a.Err())
 	}
@@ -229,6 +229,8 @@ func (m *matrix) agent(ctx context.Context, id string) {
 		for msg := a.Next(); msg != nil; msg = a.Next() {
 			s := msg.GetSendMessage()
 			switch {
+			case msg.GetInjectContext() != nil:
+				a.Ack(msg.GetInjectContext(), true, "")
 			case s == nil:
 			case strings.HasPrefix(s.GetContent(), askForTools):
 				a.Reply(&pb.MessageResponse{RequestId: s.RequestId, Event: &pb.MessageResponse_ToolApprovalRequest{
@@ -351,6 +353,8 @@ func (c *caller) want(r auth.Rule, rel relation) outcome {
 	switch {
 	case rel == higher:
 		return forbidden
+	case r.Objects == auth.OwnAgents && !c.is(auth.Admin, auth.Owner) && (rel == others || rel == devices && len(c.Roles) == 0):
+		return forbidden // that there is such an agent is no secret
 	case rel == others && !c.is(auth.Admin, auth.Owner):
 		return hidden
 	case rel == devices && len(c.Roles) == 0: // the device is a member
@@ -1104,6 +1108,8 @@ var routes = map[string]route{
 			}
 			return post.ID
 		})}
+	"POST /api/agents/{id}/inject": {rule: auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeSend, Objects: auth.OwnAgents}, request: func(x *trial) request {
+		return request{path: "/api/agents/" + x.object().agent + "/inject", body: `{"content":"know this"}`}
 	}},
 
 	"GET /api/agents": {rule: reading, request: plain},

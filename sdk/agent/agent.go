@@ -66,6 +66,11 @@ type Options struct {
 	// OnWelcome is called after each registration and before any message. The agent waits for it,
 	// so it cannot call tools.
 	OnWelcome func(Welcome)
+	// OnInject is called for what is injected: something for the agent to know that is no message. nil
+	// accepts it, an error refuses it and is told whoever injects. Calls come one after the other, in
+	// order, beside the handlers; the gateway waits for ten seconds. ctx ends with the connection.
+	// Without it the agent does not say that it understands injections.
+	OnInject func(ctx context.Context, i Injection) error
 }
 
 // A Welcome is what the gateway tells an agent that has registered.
@@ -286,8 +291,11 @@ func (o *Options) complete() error {
 		o.Server = net.JoinHostPort(strings.Trim(o.Server, "[]"), "50051")
 	}
 	for _, f := range o.Features {
-		if f == "resume" || f == "injection" {
+		switch f {
+		case "resume":
 			return fmt.Errorf("feature %s: this package does not speak it", f)
+		case "injection":
+			return fmt.Errorf("feature %s: set OnInject", f)
 		}
 	}
 	if err := checkTools(o.Tools); err != nil {

@@ -85,6 +85,10 @@ type state struct {
 	waiting   int                // turns that wait
 	bytes     int                // what they occupy
 	toolCalls int
+
+	injections []*pb.InjectContext // that wait for OnInject
+	injecting  bool                // takeInjections runs
+
 	approvals map[string]chan bool               // that are waited for, by tool id
 	results   map[string]chan *pb.PackToolResult // that are waited for, by request id
 }
@@ -192,6 +196,9 @@ func registration(o Options) *pb.AgentMessage {
 			WorkingDirectory: valid(o.WorkingDir), Hostname: valid(host), Os: runtime.GOOS, Workspaces: o.Workspaces, Backend: o.Backend,
 		},
 		ProtocolFeatures: append([]string{"cancellation", "token_usage", "tool_states"}, o.Features...),
+	}
+	if o.OnInject != nil {
+		r.ProtocolFeatures = append(r.ProtocolFeatures, "injection")
 	}
 	for _, t := range o.Tools {
 		r.Tools = append(r.Tools, t.definition())
@@ -387,6 +394,8 @@ func (s *session) receive() {
 			arrive(s, s.state.results, p.PackToolResult.GetRequestId(), p.PackToolResult)
 		case *pb.ServerMessage_ExecutePackTool:
 			s.runTool(p.ExecutePackTool)
+		case *pb.ServerMessage_InjectContext:
+			s.inject(p.InjectContext)
 		case *pb.ServerMessage_Shutdown:
 			s.opts.Logger.Info("the gateway shuts down", "agent_id", s.opts.ID, "reason", p.Shutdown.GetReason())
 			s.leave()

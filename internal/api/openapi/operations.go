@@ -246,6 +246,16 @@ var groups = []group{
 			answers: one(200, "HistoryPage"),
 		},
 		{
+			route: "POST /api/agents/{id}/inject", id: "inject", summary: "Give an agent something to know",
+			text: "For its owner and administrators. It is no message: it begins no turn and is in no conversation. Only agents that declare the feature `injection` take it.",
+			body: body{json: "InjectRequest"},
+			answers: []answer{
+				{status: 200, text: "The agent has answered: it has accepted it, or refused it.", media: inJSON, schema: ref("InjectAnswer")},
+				{status: 202, text: "The agent was given it and has not answered within " + conversation.InjectTimeout.String() + ", or has disconnected: nobody knows.", media: inJSON, schema: ref("InjectAnswer")},
+			},
+			errors: []int{409, 503},
+		},
+		{
 			route: "GET /api/stats/usage", id: "getUsage", summary: "Sum up tokens",
 			query:   []parameter{ofAgent, ofThread, {"since", moment, ""}, {"until", moment, ""}},
 			answers: one(200, "UsageTotal"),
