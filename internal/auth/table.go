@@ -50,6 +50,7 @@ var RPCs = map[string]Rule{
 	"/coven.ClientService/SendMessage":    {AnyCaller, ScopeSend, NoObject}, // its thread is the caller's
 	"/coven.ClientService/ApproveTool":    {AnyCaller, ScopeSend, OwnOnly},
 	"/coven.ClientService/AnswerQuestion": {AnyCaller, ScopeSend, OwnOnly},
+	"/coven.ClientService/CancelTurn":     {AnyCaller, ScopeSend, OwnOnly},
 	"/coven.ClientService/RegisterAgent":  {Members, ScopeDevices, NoObject},
 	"/coven.ClientService/RegisterClient": {Members, ScopeDevices, NoObject},
 

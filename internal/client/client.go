@@ -144,6 +144,37 @@ func (s service) ApproveTool(ctx context.Context, r *pb.ApproveToolRequest) (*pb
 	return &pb.ApproveToolResponse{Success: err == nil}, err
 }
 
+// CancelTurn implements coven.ClientService.
+func (s service) CancelTurn(ctx context.Context, r *pb.CancelTurnRequest) (*pb.CancelTurnResponse, error) {
+	if err := required("conversation_key", r.GetConversationKey()); err != nil {
+		return nil, err
+	}
+	agentID, id := s.agentID(r.GetConversationKey()), r.GetRequestId()
+	switch message := r.GetMessageId(); {
+	case (id == "") == (message == ""):
+		return nil, fault.New(fault.Invalid, "either request_id or message_id is required")
+	case id == "":
+		var err error
+		if id, err = s.conversations.TurnOf(ctx, agentID, message); err != nil {
+			return nil, err
+		}
+	}
+	t, err := s.conversations.Turn(ctx, id)
+	if err == nil && t.AgentID != agentID {
+		err = fault.New(fault.NotFound, "no turn %q", id) // as if it were not the caller's: it may be
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.conversations.Cancel(ctx, id, r.GetReason()); err != nil {
+		return nil, err
+	}
+	if t, err = s.conversations.Turn(ctx, id); err != nil {
+		return nil, err
+	}
+	return &pb.CancelTurnResponse{RequestId: t.ID, State: string(t.State)}, nil
+}
+
 // AnswerQuestion implements coven.ClientService. No agent can ask anything yet.
 func (service) AnswerQuestion(_ context.Context, r *pb.AnswerQuestionRequest) (*pb.AnswerQuestionResponse, error) {
 	if err := errors.Join(required("agent_id", r.GetAgentId()), required("question_id", r.GetQuestionId())); err != nil {

@@ -229,6 +229,32 @@ func (s *Service) EventID(ctx context.Context, agentID string, seq int64) (strin
 	return conv.EventID(seq), err
 }
 
+// TurnOf returns the id of the turn that a message of an agent's conversation has begun. A message
+// that is not there, or not for the caller to see, is a NotFound fault.
+func (s *Service) TurnOf(ctx context.Context, agentID, messageID string) (string, error) {
+	none := fault.New(fault.NotFound, "no message %q", messageID)
+	conv, err := s.log.Conversation(ctx, agentID)
+	if err != nil {
+		return "", err
+	}
+	seq, ok := conv.seqOf(messageID)
+	if !ok {
+		return "", none
+	}
+	page, err := s.log.Records(ctx, Query{Conversation: conv.ID, After: seq - 1, Until: seq, Limit: 1, Only: []Kind{KindMessage}})
+	if err != nil {
+		return "", err
+	}
+	if len(page.Records) == 0 {
+		return "", none
+	}
+	t, err := s.readTurn(ctx, page.Records[0].TurnID)
+	if fault.CodeOf(err) == fault.NotFound {
+		err = none
+	}
+	return t.ID, err
+}
+
 // Position returns the number of an event by its identity, where a reader of what follows it begins.
 // Of the text of a failed turn, which shares its number with the error behind it, it is that of the
 // event before: the reader finds the text again and has to leave it out. An event of another

@@ -21,6 +21,7 @@ var checkedElsewhere = map[protoreflect.FullName]bool{
 	"coven.ClientSendMessageRequest.content":         true,
 	"coven.ClientSendMessageRequest.attachments":     true,
 	"coven.ClientSendMessageRequest.idempotency_key": true,
+	"coven.CancelTurnRequest.reason":                 true,
 	"coven.CreatePrincipalRequest.pubkey":            true,
 	"coven.CreateBindingRequest.frontend":            true,
 	"coven.CreateBindingRequest.channel_id":          true,

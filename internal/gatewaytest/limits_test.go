@@ -328,6 +328,12 @@ func TestLimitsOfAll(t *testing.T) {
 				over: 400, words: "reason must not be longer than 1000 bytes", taken: "no turn",
 			},
 			{
+				what: "reason of a cancellation", most: conversation.MaxReason, rpc: func(n int) error {
+					_, err := client(small).CancelTurn(context.Background(), &pb.CancelTurnRequest{ConversationKey: "a", RequestId: turn.ID, Reason: xs(n)})
+					return err
+				}, code: codes.InvalidArgument, words: "reason must not be longer than 1000 bytes", taken: "the turn has already ended",
+			},
+			{
 				what: "injection", most: conversation.MaxInjection, http: func(n int) sent {
 					return sent{"POST", "/api/agents/a/inject", withField("{", "content", xs(n)), nil}
 				}, over: 413, words: "content must not be longer than 262144 bytes; this one has N",

@@ -929,6 +929,24 @@ var rpcs = map[string]rpc{
 		rule:    auth.Rule{Level: auth.Members, Scope: auth.ScopeDevices},
 		request: func(*trial) proto.Message { return &pb.RegisterAgentRequest{DisplayName: "a", Fingerprint: fresh()} },
 	},
+	"/coven.ClientService/CancelTurn": {
+		rule: auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeSend, Objects: auth.OwnOnly},
+		request: func(x *trial) proto.Message {
+			o := x.open()
+			if x.next()%2 == 0 {
+				return &pb.CancelTurnRequest{ConversationKey: o.agent, RequestId: o.turn}
+			}
+			turn, err := x.g.Conversations().Turn(Ctx(), o.turn)
+			if err != nil {
+				x.t.Fatal(err)
+			}
+			message, err := x.g.Conversations().EventID(Ctx(), o.agent, turn.First)
+			if err != nil {
+				x.t.Fatal(err)
+			}
+			return &pb.CancelTurnRequest{ConversationKey: o.agent, MessageId: message}
+		},
+	},
 	"/coven.ClientService/RegisterClient": {
 		rule:    auth.Rule{Level: auth.Members, Scope: auth.ScopeDevices},
 		request: func(*trial) proto.Message { return &pb.RegisterClientRequest{DisplayName: "c", Fingerprint: fresh()} },

@@ -4256,6 +4256,133 @@ func (x *ClientToolApprovalRequest) GetInputJson() string {
 	return ""
 }
 
+// CancelTurnRequest names a turn by its request id or by the id of its message,
+// one of the two.
+type CancelTurnRequest struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ConversationKey string                 `protobuf:"bytes,1,opt,name=conversation_key,json=conversationKey,proto3" json:"conversation_key,omitempty"`
+	RequestId       string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The message_id that SendMessage returned.
+	MessageId string `protobuf:"bytes,3,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// Why, for the agent and for the log; at most 1,000 bytes.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelTurnRequest) Reset() {
+	*x = CancelTurnRequest{}
+	mi := &file_coven_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelTurnRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelTurnRequest) ProtoMessage() {}
+
+func (x *CancelTurnRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coven_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelTurnRequest.ProtoReflect.Descriptor instead.
+func (*CancelTurnRequest) Descriptor() ([]byte, []int) {
+	return file_coven_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *CancelTurnRequest) GetConversationKey() string {
+	if x != nil {
+		return x.ConversationKey
+	}
+	return ""
+}
+
+func (x *CancelTurnRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CancelTurnRequest) GetMessageId() string {
+	if x != nil {
+		return x.MessageId
+	}
+	return ""
+}
+
+func (x *CancelTurnRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// CancelTurnResponse says how far the end of a turn is.
+type CancelTurnResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// `cancelled`; or `open` while an agent that understands cancellation has time
+	// to stop. The turn then ends in the conversation's stream.
+	State         string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelTurnResponse) Reset() {
+	*x = CancelTurnResponse{}
+	mi := &file_coven_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelTurnResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelTurnResponse) ProtoMessage() {}
+
+func (x *CancelTurnResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_coven_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelTurnResponse.ProtoReflect.Descriptor instead.
+func (*CancelTurnResponse) Descriptor() ([]byte, []int) {
+	return file_coven_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *CancelTurnResponse) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CancelTurnResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 // ApproveToolRequest answers a ClientToolApprovalRequest.
 type ApproveToolRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -4270,7 +4397,7 @@ type ApproveToolRequest struct {
 
 func (x *ApproveToolRequest) Reset() {
 	*x = ApproveToolRequest{}
-	mi := &file_coven_proto_msgTypes[51]
+	mi := &file_coven_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4282,7 +4409,7 @@ func (x *ApproveToolRequest) String() string {
 func (*ApproveToolRequest) ProtoMessage() {}
 
 func (x *ApproveToolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[51]
+	mi := &file_coven_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4295,7 +4422,7 @@ func (x *ApproveToolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveToolRequest.ProtoReflect.Descriptor instead.
 func (*ApproveToolRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{51}
+	return file_coven_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ApproveToolRequest) GetAgentId() string {
@@ -4338,7 +4465,7 @@ type ApproveToolResponse struct {
 
 func (x *ApproveToolResponse) Reset() {
 	*x = ApproveToolResponse{}
-	mi := &file_coven_proto_msgTypes[52]
+	mi := &file_coven_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4350,7 +4477,7 @@ func (x *ApproveToolResponse) String() string {
 func (*ApproveToolResponse) ProtoMessage() {}
 
 func (x *ApproveToolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[52]
+	mi := &file_coven_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4363,7 +4490,7 @@ func (x *ApproveToolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveToolResponse.ProtoReflect.Descriptor instead.
 func (*ApproveToolResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{52}
+	return file_coven_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ApproveToolResponse) GetSuccess() bool {
@@ -4401,7 +4528,7 @@ type UserQuestionRequest struct {
 
 func (x *UserQuestionRequest) Reset() {
 	*x = UserQuestionRequest{}
-	mi := &file_coven_proto_msgTypes[53]
+	mi := &file_coven_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4413,7 +4540,7 @@ func (x *UserQuestionRequest) String() string {
 func (*UserQuestionRequest) ProtoMessage() {}
 
 func (x *UserQuestionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[53]
+	mi := &file_coven_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4426,7 +4553,7 @@ func (x *UserQuestionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserQuestionRequest.ProtoReflect.Descriptor instead.
 func (*UserQuestionRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{53}
+	return file_coven_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *UserQuestionRequest) GetAgentId() string {
@@ -4489,7 +4616,7 @@ type QuestionOption struct {
 
 func (x *QuestionOption) Reset() {
 	*x = QuestionOption{}
-	mi := &file_coven_proto_msgTypes[54]
+	mi := &file_coven_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4501,7 +4628,7 @@ func (x *QuestionOption) String() string {
 func (*QuestionOption) ProtoMessage() {}
 
 func (x *QuestionOption) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[54]
+	mi := &file_coven_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4514,7 +4641,7 @@ func (x *QuestionOption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuestionOption.ProtoReflect.Descriptor instead.
 func (*QuestionOption) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{54}
+	return file_coven_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *QuestionOption) GetLabel() string {
@@ -4546,7 +4673,7 @@ type AnswerQuestionRequest struct {
 
 func (x *AnswerQuestionRequest) Reset() {
 	*x = AnswerQuestionRequest{}
-	mi := &file_coven_proto_msgTypes[55]
+	mi := &file_coven_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4558,7 +4685,7 @@ func (x *AnswerQuestionRequest) String() string {
 func (*AnswerQuestionRequest) ProtoMessage() {}
 
 func (x *AnswerQuestionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[55]
+	mi := &file_coven_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4571,7 +4698,7 @@ func (x *AnswerQuestionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerQuestionRequest.ProtoReflect.Descriptor instead.
 func (*AnswerQuestionRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{55}
+	return file_coven_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AnswerQuestionRequest) GetAgentId() string {
@@ -4614,7 +4741,7 @@ type AnswerQuestionResponse struct {
 
 func (x *AnswerQuestionResponse) Reset() {
 	*x = AnswerQuestionResponse{}
-	mi := &file_coven_proto_msgTypes[56]
+	mi := &file_coven_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4626,7 +4753,7 @@ func (x *AnswerQuestionResponse) String() string {
 func (*AnswerQuestionResponse) ProtoMessage() {}
 
 func (x *AnswerQuestionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[56]
+	mi := &file_coven_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4639,7 +4766,7 @@ func (x *AnswerQuestionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerQuestionResponse.ProtoReflect.Descriptor instead.
 func (*AnswerQuestionResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{56}
+	return file_coven_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AnswerQuestionResponse) GetSuccess() bool {
@@ -4667,7 +4794,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_coven_proto_msgTypes[57]
+	mi := &file_coven_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4679,7 +4806,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[57]
+	mi := &file_coven_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4692,7 +4819,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{57}
+	return file_coven_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListAgentsRequest) GetWorkspace() string {
@@ -4712,7 +4839,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_coven_proto_msgTypes[58]
+	mi := &file_coven_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4724,7 +4851,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[58]
+	mi := &file_coven_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4737,7 +4864,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{58}
+	return file_coven_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*AgentInfo {
@@ -4763,7 +4890,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_coven_proto_msgTypes[59]
+	mi := &file_coven_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4775,7 +4902,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[59]
+	mi := &file_coven_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4788,7 +4915,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{59}
+	return file_coven_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *AgentInfo) GetId() string {
@@ -4846,7 +4973,7 @@ type RegisterAgentRequest struct {
 
 func (x *RegisterAgentRequest) Reset() {
 	*x = RegisterAgentRequest{}
-	mi := &file_coven_proto_msgTypes[60]
+	mi := &file_coven_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4858,7 +4985,7 @@ func (x *RegisterAgentRequest) String() string {
 func (*RegisterAgentRequest) ProtoMessage() {}
 
 func (x *RegisterAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[60]
+	mi := &file_coven_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4871,7 +4998,7 @@ func (x *RegisterAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAgentRequest.ProtoReflect.Descriptor instead.
 func (*RegisterAgentRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{60}
+	return file_coven_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RegisterAgentRequest) GetDisplayName() string {
@@ -4900,7 +5027,7 @@ type RegisterAgentResponse struct {
 
 func (x *RegisterAgentResponse) Reset() {
 	*x = RegisterAgentResponse{}
-	mi := &file_coven_proto_msgTypes[61]
+	mi := &file_coven_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4912,7 +5039,7 @@ func (x *RegisterAgentResponse) String() string {
 func (*RegisterAgentResponse) ProtoMessage() {}
 
 func (x *RegisterAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[61]
+	mi := &file_coven_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4925,7 +5052,7 @@ func (x *RegisterAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAgentResponse.ProtoReflect.Descriptor instead.
 func (*RegisterAgentResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{61}
+	return file_coven_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RegisterAgentResponse) GetPrincipalId() string {
@@ -4954,7 +5081,7 @@ type RegisterClientRequest struct {
 
 func (x *RegisterClientRequest) Reset() {
 	*x = RegisterClientRequest{}
-	mi := &file_coven_proto_msgTypes[62]
+	mi := &file_coven_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4966,7 +5093,7 @@ func (x *RegisterClientRequest) String() string {
 func (*RegisterClientRequest) ProtoMessage() {}
 
 func (x *RegisterClientRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[62]
+	mi := &file_coven_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4979,7 +5106,7 @@ func (x *RegisterClientRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterClientRequest.ProtoReflect.Descriptor instead.
 func (*RegisterClientRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{62}
+	return file_coven_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RegisterClientRequest) GetDisplayName() string {
@@ -5008,7 +5135,7 @@ type RegisterClientResponse struct {
 
 func (x *RegisterClientResponse) Reset() {
 	*x = RegisterClientResponse{}
-	mi := &file_coven_proto_msgTypes[63]
+	mi := &file_coven_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5020,7 +5147,7 @@ func (x *RegisterClientResponse) String() string {
 func (*RegisterClientResponse) ProtoMessage() {}
 
 func (x *RegisterClientResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[63]
+	mi := &file_coven_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5033,7 +5160,7 @@ func (x *RegisterClientResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterClientResponse.ProtoReflect.Descriptor instead.
 func (*RegisterClientResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{63}
+	return file_coven_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RegisterClientResponse) GetPrincipalId() string {
@@ -5071,7 +5198,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_coven_proto_msgTypes[64]
+	mi := &file_coven_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5083,7 +5210,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[64]
+	mi := &file_coven_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5096,7 +5223,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{64}
+	return file_coven_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Binding) GetId() string {
@@ -5159,7 +5286,7 @@ type ListBindingsRequest struct {
 
 func (x *ListBindingsRequest) Reset() {
 	*x = ListBindingsRequest{}
-	mi := &file_coven_proto_msgTypes[65]
+	mi := &file_coven_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5171,7 +5298,7 @@ func (x *ListBindingsRequest) String() string {
 func (*ListBindingsRequest) ProtoMessage() {}
 
 func (x *ListBindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[65]
+	mi := &file_coven_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5184,7 +5311,7 @@ func (x *ListBindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListBindingsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{65}
+	return file_coven_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListBindingsRequest) GetFrontend() string {
@@ -5211,7 +5338,7 @@ type ListBindingsResponse struct {
 
 func (x *ListBindingsResponse) Reset() {
 	*x = ListBindingsResponse{}
-	mi := &file_coven_proto_msgTypes[66]
+	mi := &file_coven_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5223,7 +5350,7 @@ func (x *ListBindingsResponse) String() string {
 func (*ListBindingsResponse) ProtoMessage() {}
 
 func (x *ListBindingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[66]
+	mi := &file_coven_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5236,7 +5363,7 @@ func (x *ListBindingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBindingsResponse.ProtoReflect.Descriptor instead.
 func (*ListBindingsResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{66}
+	return file_coven_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListBindingsResponse) GetBindings() []*Binding {
@@ -5260,7 +5387,7 @@ type CreateBindingRequest struct {
 
 func (x *CreateBindingRequest) Reset() {
 	*x = CreateBindingRequest{}
-	mi := &file_coven_proto_msgTypes[67]
+	mi := &file_coven_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5272,7 +5399,7 @@ func (x *CreateBindingRequest) String() string {
 func (*CreateBindingRequest) ProtoMessage() {}
 
 func (x *CreateBindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[67]
+	mi := &file_coven_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5285,7 +5412,7 @@ func (x *CreateBindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBindingRequest.ProtoReflect.Descriptor instead.
 func (*CreateBindingRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{67}
+	return file_coven_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *CreateBindingRequest) GetFrontend() string {
@@ -5329,7 +5456,7 @@ type UpdateBindingRequest struct {
 
 func (x *UpdateBindingRequest) Reset() {
 	*x = UpdateBindingRequest{}
-	mi := &file_coven_proto_msgTypes[68]
+	mi := &file_coven_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5341,7 +5468,7 @@ func (x *UpdateBindingRequest) String() string {
 func (*UpdateBindingRequest) ProtoMessage() {}
 
 func (x *UpdateBindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[68]
+	mi := &file_coven_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5354,7 +5481,7 @@ func (x *UpdateBindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateBindingRequest.ProtoReflect.Descriptor instead.
 func (*UpdateBindingRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{68}
+	return file_coven_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *UpdateBindingRequest) GetId() string {
@@ -5388,7 +5515,7 @@ type DeleteBindingRequest struct {
 
 func (x *DeleteBindingRequest) Reset() {
 	*x = DeleteBindingRequest{}
-	mi := &file_coven_proto_msgTypes[69]
+	mi := &file_coven_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5400,7 +5527,7 @@ func (x *DeleteBindingRequest) String() string {
 func (*DeleteBindingRequest) ProtoMessage() {}
 
 func (x *DeleteBindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[69]
+	mi := &file_coven_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5413,7 +5540,7 @@ func (x *DeleteBindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteBindingRequest.ProtoReflect.Descriptor instead.
 func (*DeleteBindingRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{69}
+	return file_coven_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *DeleteBindingRequest) GetId() string {
@@ -5432,7 +5559,7 @@ type DeleteBindingResponse struct {
 
 func (x *DeleteBindingResponse) Reset() {
 	*x = DeleteBindingResponse{}
-	mi := &file_coven_proto_msgTypes[70]
+	mi := &file_coven_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5444,7 +5571,7 @@ func (x *DeleteBindingResponse) String() string {
 func (*DeleteBindingResponse) ProtoMessage() {}
 
 func (x *DeleteBindingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[70]
+	mi := &file_coven_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5457,7 +5584,7 @@ func (x *DeleteBindingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteBindingResponse.ProtoReflect.Descriptor instead.
 func (*DeleteBindingResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{70}
+	return file_coven_proto_rawDescGZIP(), []int{72}
 }
 
 // CreateTokenRequest asks for a bearer token.
@@ -5473,7 +5600,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_coven_proto_msgTypes[71]
+	mi := &file_coven_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5485,7 +5612,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[71]
+	mi := &file_coven_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5498,7 +5625,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{71}
+	return file_coven_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *CreateTokenRequest) GetPrincipalId() string {
@@ -5527,7 +5654,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_coven_proto_msgTypes[72]
+	mi := &file_coven_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5539,7 +5666,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[72]
+	mi := &file_coven_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5552,7 +5679,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{72}
+	return file_coven_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -5589,7 +5716,7 @@ type Principal struct {
 
 func (x *Principal) Reset() {
 	*x = Principal{}
-	mi := &file_coven_proto_msgTypes[73]
+	mi := &file_coven_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5601,7 +5728,7 @@ func (x *Principal) String() string {
 func (*Principal) ProtoMessage() {}
 
 func (x *Principal) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[73]
+	mi := &file_coven_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5614,7 +5741,7 @@ func (x *Principal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Principal.ProtoReflect.Descriptor instead.
 func (*Principal) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{73}
+	return file_coven_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Principal) GetId() string {
@@ -5677,7 +5804,7 @@ type ListPrincipalsRequest struct {
 
 func (x *ListPrincipalsRequest) Reset() {
 	*x = ListPrincipalsRequest{}
-	mi := &file_coven_proto_msgTypes[74]
+	mi := &file_coven_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5689,7 +5816,7 @@ func (x *ListPrincipalsRequest) String() string {
 func (*ListPrincipalsRequest) ProtoMessage() {}
 
 func (x *ListPrincipalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[74]
+	mi := &file_coven_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5702,7 +5829,7 @@ func (x *ListPrincipalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPrincipalsRequest.ProtoReflect.Descriptor instead.
 func (*ListPrincipalsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{74}
+	return file_coven_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListPrincipalsRequest) GetType() string {
@@ -5729,7 +5856,7 @@ type ListPrincipalsResponse struct {
 
 func (x *ListPrincipalsResponse) Reset() {
 	*x = ListPrincipalsResponse{}
-	mi := &file_coven_proto_msgTypes[75]
+	mi := &file_coven_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5741,7 +5868,7 @@ func (x *ListPrincipalsResponse) String() string {
 func (*ListPrincipalsResponse) ProtoMessage() {}
 
 func (x *ListPrincipalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[75]
+	mi := &file_coven_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5754,7 +5881,7 @@ func (x *ListPrincipalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPrincipalsResponse.ProtoReflect.Descriptor instead.
 func (*ListPrincipalsResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{75}
+	return file_coven_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListPrincipalsResponse) GetPrincipals() []*Principal {
@@ -5781,7 +5908,7 @@ type CreatePrincipalRequest struct {
 
 func (x *CreatePrincipalRequest) Reset() {
 	*x = CreatePrincipalRequest{}
-	mi := &file_coven_proto_msgTypes[76]
+	mi := &file_coven_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5793,7 +5920,7 @@ func (x *CreatePrincipalRequest) String() string {
 func (*CreatePrincipalRequest) ProtoMessage() {}
 
 func (x *CreatePrincipalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[76]
+	mi := &file_coven_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5806,7 +5933,7 @@ func (x *CreatePrincipalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePrincipalRequest.ProtoReflect.Descriptor instead.
 func (*CreatePrincipalRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{76}
+	return file_coven_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *CreatePrincipalRequest) GetType() string {
@@ -5854,7 +5981,7 @@ type DeletePrincipalRequest struct {
 
 func (x *DeletePrincipalRequest) Reset() {
 	*x = DeletePrincipalRequest{}
-	mi := &file_coven_proto_msgTypes[77]
+	mi := &file_coven_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5866,7 +5993,7 @@ func (x *DeletePrincipalRequest) String() string {
 func (*DeletePrincipalRequest) ProtoMessage() {}
 
 func (x *DeletePrincipalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[77]
+	mi := &file_coven_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5879,7 +6006,7 @@ func (x *DeletePrincipalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePrincipalRequest.ProtoReflect.Descriptor instead.
 func (*DeletePrincipalRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{77}
+	return file_coven_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *DeletePrincipalRequest) GetId() string {
@@ -5898,7 +6025,7 @@ type DeletePrincipalResponse struct {
 
 func (x *DeletePrincipalResponse) Reset() {
 	*x = DeletePrincipalResponse{}
-	mi := &file_coven_proto_msgTypes[78]
+	mi := &file_coven_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5910,7 +6037,7 @@ func (x *DeletePrincipalResponse) String() string {
 func (*DeletePrincipalResponse) ProtoMessage() {}
 
 func (x *DeletePrincipalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[78]
+	mi := &file_coven_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5923,7 +6050,7 @@ func (x *DeletePrincipalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePrincipalResponse.ProtoReflect.Descriptor instead.
 func (*DeletePrincipalResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{78}
+	return file_coven_proto_rawDescGZIP(), []int{80}
 }
 
 var File_coven_proto protoreflect.FileDescriptor
@@ -6249,7 +6376,18 @@ const file_coven_proto_rawDesc = "" +
 	"\atool_id\x18\x03 \x01(\tR\x06toolId\x12\x1b\n" +
 	"\ttool_name\x18\x04 \x01(\tR\btoolName\x12\x1d\n" +
 	"\n" +
-	"input_json\x18\x05 \x01(\tR\tinputJson\"\x85\x01\n" +
+	"input_json\x18\x05 \x01(\tR\tinputJson\"\x94\x01\n" +
+	"\x11CancelTurnRequest\x12)\n" +
+	"\x10conversation_key\x18\x01 \x01(\tR\x0fconversationKey\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x03 \x01(\tR\tmessageId\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"I\n" +
+	"\x12CancelTurnResponse\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\"\x85\x01\n" +
 	"\x12ApproveToolRequest\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x17\n" +
 	"\atool_id\x18\x02 \x01(\tR\x06toolId\x12\x1a\n" +
@@ -6405,7 +6543,7 @@ const file_coven_proto_rawDesc = "" +
 	"\vPackService\x12<\n" +
 	"\bRegister\x12\x13.coven.PackManifest\x1a\x19.coven.ExecuteToolRequest0\x01\x12@\n" +
 	"\n" +
-	"ToolResult\x12\x1a.coven.ExecuteToolResponse\x1a\x16.google.protobuf.Empty2\x90\x05\n" +
+	"ToolResult\x12\x1a.coven.ExecuteToolResponse\x1a\x16.google.protobuf.Empty2\xd3\x05\n" +
 	"\rClientService\x12>\n" +
 	"\tGetEvents\x12\x17.coven.GetEventsRequest\x1a\x18.coven.GetEventsResponse\x122\n" +
 	"\x05GetMe\x12\x16.google.protobuf.Empty\x1a\x11.coven.MeResponse\x12P\n" +
@@ -6416,7 +6554,9 @@ const file_coven_proto_rawDesc = "" +
 	"\rRegisterAgent\x12\x1b.coven.RegisterAgentRequest\x1a\x1c.coven.RegisterAgentResponse\x12M\n" +
 	"\x0eRegisterClient\x12\x1c.coven.RegisterClientRequest\x1a\x1d.coven.RegisterClientResponse\x12D\n" +
 	"\vApproveTool\x12\x19.coven.ApproveToolRequest\x1a\x1a.coven.ApproveToolResponse\x12M\n" +
-	"\x0eAnswerQuestion\x12\x1c.coven.AnswerQuestionRequest\x1a\x1d.coven.AnswerQuestionResponse2\xca\x04\n" +
+	"\x0eAnswerQuestion\x12\x1c.coven.AnswerQuestionRequest\x1a\x1d.coven.AnswerQuestionResponse\x12A\n" +
+	"\n" +
+	"CancelTurn\x12\x18.coven.CancelTurnRequest\x1a\x19.coven.CancelTurnResponse2\xca\x04\n" +
 	"\fAdminService\x12G\n" +
 	"\fListBindings\x12\x1a.coven.ListBindingsRequest\x1a\x1b.coven.ListBindingsResponse\x12<\n" +
 	"\rCreateBinding\x12\x1b.coven.CreateBindingRequest\x1a\x0e.coven.Binding\x12<\n" +
@@ -6440,7 +6580,7 @@ func file_coven_proto_rawDescGZIP() []byte {
 }
 
 var file_coven_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_coven_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
+var file_coven_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_coven_proto_goTypes = []any{
 	(InjectionPriority)(0),            // 0: coven.InjectionPriority
 	(ToolState)(0),                    // 1: coven.ToolState
@@ -6495,36 +6635,38 @@ var file_coven_proto_goTypes = []any{
 	(*StreamDone)(nil),                // 50: coven.StreamDone
 	(*StreamError)(nil),               // 51: coven.StreamError
 	(*ClientToolApprovalRequest)(nil), // 52: coven.ClientToolApprovalRequest
-	(*ApproveToolRequest)(nil),        // 53: coven.ApproveToolRequest
-	(*ApproveToolResponse)(nil),       // 54: coven.ApproveToolResponse
-	(*UserQuestionRequest)(nil),       // 55: coven.UserQuestionRequest
-	(*QuestionOption)(nil),            // 56: coven.QuestionOption
-	(*AnswerQuestionRequest)(nil),     // 57: coven.AnswerQuestionRequest
-	(*AnswerQuestionResponse)(nil),    // 58: coven.AnswerQuestionResponse
-	(*ListAgentsRequest)(nil),         // 59: coven.ListAgentsRequest
-	(*ListAgentsResponse)(nil),        // 60: coven.ListAgentsResponse
-	(*AgentInfo)(nil),                 // 61: coven.AgentInfo
-	(*RegisterAgentRequest)(nil),      // 62: coven.RegisterAgentRequest
-	(*RegisterAgentResponse)(nil),     // 63: coven.RegisterAgentResponse
-	(*RegisterClientRequest)(nil),     // 64: coven.RegisterClientRequest
-	(*RegisterClientResponse)(nil),    // 65: coven.RegisterClientResponse
-	(*Binding)(nil),                   // 66: coven.Binding
-	(*ListBindingsRequest)(nil),       // 67: coven.ListBindingsRequest
-	(*ListBindingsResponse)(nil),      // 68: coven.ListBindingsResponse
-	(*CreateBindingRequest)(nil),      // 69: coven.CreateBindingRequest
-	(*UpdateBindingRequest)(nil),      // 70: coven.UpdateBindingRequest
-	(*DeleteBindingRequest)(nil),      // 71: coven.DeleteBindingRequest
-	(*DeleteBindingResponse)(nil),     // 72: coven.DeleteBindingResponse
-	(*CreateTokenRequest)(nil),        // 73: coven.CreateTokenRequest
-	(*CreateTokenResponse)(nil),       // 74: coven.CreateTokenResponse
-	(*Principal)(nil),                 // 75: coven.Principal
-	(*ListPrincipalsRequest)(nil),     // 76: coven.ListPrincipalsRequest
-	(*ListPrincipalsResponse)(nil),    // 77: coven.ListPrincipalsResponse
-	(*CreatePrincipalRequest)(nil),    // 78: coven.CreatePrincipalRequest
-	(*DeletePrincipalRequest)(nil),    // 79: coven.DeletePrincipalRequest
-	(*DeletePrincipalResponse)(nil),   // 80: coven.DeletePrincipalResponse
-	nil,                               // 81: coven.Welcome.SecretsEntry
-	(*emptypb.Empty)(nil),             // 82: google.protobuf.Empty
+	(*CancelTurnRequest)(nil),         // 53: coven.CancelTurnRequest
+	(*CancelTurnResponse)(nil),        // 54: coven.CancelTurnResponse
+	(*ApproveToolRequest)(nil),        // 55: coven.ApproveToolRequest
+	(*ApproveToolResponse)(nil),       // 56: coven.ApproveToolResponse
+	(*UserQuestionRequest)(nil),       // 57: coven.UserQuestionRequest
+	(*QuestionOption)(nil),            // 58: coven.QuestionOption
+	(*AnswerQuestionRequest)(nil),     // 59: coven.AnswerQuestionRequest
+	(*AnswerQuestionResponse)(nil),    // 60: coven.AnswerQuestionResponse
+	(*ListAgentsRequest)(nil),         // 61: coven.ListAgentsRequest
+	(*ListAgentsResponse)(nil),        // 62: coven.ListAgentsResponse
+	(*AgentInfo)(nil),                 // 63: coven.AgentInfo
+	(*RegisterAgentRequest)(nil),      // 64: coven.RegisterAgentRequest
+	(*RegisterAgentResponse)(nil),     // 65: coven.RegisterAgentResponse
+	(*RegisterClientRequest)(nil),     // 66: coven.RegisterClientRequest
+	(*RegisterClientResponse)(nil),    // 67: coven.RegisterClientResponse
+	(*Binding)(nil),                   // 68: coven.Binding
+	(*ListBindingsRequest)(nil),       // 69: coven.ListBindingsRequest
+	(*ListBindingsResponse)(nil),      // 70: coven.ListBindingsResponse
+	(*CreateBindingRequest)(nil),      // 71: coven.CreateBindingRequest
+	(*UpdateBindingRequest)(nil),      // 72: coven.UpdateBindingRequest
+	(*DeleteBindingRequest)(nil),      // 73: coven.DeleteBindingRequest
+	(*DeleteBindingResponse)(nil),     // 74: coven.DeleteBindingResponse
+	(*CreateTokenRequest)(nil),        // 75: coven.CreateTokenRequest
+	(*CreateTokenResponse)(nil),       // 76: coven.CreateTokenResponse
+	(*Principal)(nil),                 // 77: coven.Principal
+	(*ListPrincipalsRequest)(nil),     // 78: coven.ListPrincipalsRequest
+	(*ListPrincipalsResponse)(nil),    // 79: coven.ListPrincipalsResponse
+	(*CreatePrincipalRequest)(nil),    // 80: coven.CreatePrincipalRequest
+	(*DeletePrincipalRequest)(nil),    // 81: coven.DeletePrincipalRequest
+	(*DeletePrincipalResponse)(nil),   // 82: coven.DeletePrincipalResponse
+	nil,                               // 83: coven.Welcome.SecretsEntry
+	(*emptypb.Empty)(nil),             // 84: google.protobuf.Empty
 }
 var file_coven_proto_depIdxs = []int32{
 	4,  // 0: coven.AgentMessage.register:type_name -> coven.RegisterAgent
@@ -6549,7 +6691,7 @@ var file_coven_proto_depIdxs = []int32{
 	31, // 19: coven.RegisterAgent.tools:type_name -> coven.ToolDefinition
 	6,  // 20: coven.AgentMetadata.git:type_name -> coven.GitInfo
 	31, // 21: coven.Welcome.available_tools:type_name -> coven.ToolDefinition
-	81, // 22: coven.Welcome.secrets:type_name -> coven.Welcome.SecretsEntry
+	83, // 22: coven.Welcome.secrets:type_name -> coven.Welcome.SecretsEntry
 	8,  // 23: coven.Welcome.open_requests:type_name -> coven.OpenRequest
 	13, // 24: coven.SendMessage.attachments:type_name -> coven.FileAttachment
 	0,  // 25: coven.InjectContext.priority:type_name -> coven.InjectionPriority
@@ -6580,54 +6722,56 @@ var file_coven_proto_depIdxs = []int32{
 	51, // 50: coven.ClientStreamEvent.error:type_name -> coven.StreamError
 	40, // 51: coven.ClientStreamEvent.event:type_name -> coven.Event
 	52, // 52: coven.ClientStreamEvent.tool_approval:type_name -> coven.ClientToolApprovalRequest
-	55, // 53: coven.ClientStreamEvent.user_question:type_name -> coven.UserQuestionRequest
-	56, // 54: coven.UserQuestionRequest.options:type_name -> coven.QuestionOption
-	61, // 55: coven.ListAgentsResponse.agents:type_name -> coven.AgentInfo
+	57, // 53: coven.ClientStreamEvent.user_question:type_name -> coven.UserQuestionRequest
+	58, // 54: coven.UserQuestionRequest.options:type_name -> coven.QuestionOption
+	63, // 55: coven.ListAgentsResponse.agents:type_name -> coven.AgentInfo
 	5,  // 56: coven.AgentInfo.metadata:type_name -> coven.AgentMetadata
-	66, // 57: coven.ListBindingsResponse.bindings:type_name -> coven.Binding
-	75, // 58: coven.ListPrincipalsResponse.principals:type_name -> coven.Principal
+	68, // 57: coven.ListBindingsResponse.bindings:type_name -> coven.Binding
+	77, // 58: coven.ListPrincipalsResponse.principals:type_name -> coven.Principal
 	2,  // 59: coven.CovenControl.AgentStream:input_type -> coven.AgentMessage
 	32, // 60: coven.PackService.Register:input_type -> coven.PackManifest
 	37, // 61: coven.PackService.ToolResult:input_type -> coven.ExecuteToolResponse
 	41, // 62: coven.ClientService.GetEvents:input_type -> coven.GetEventsRequest
-	82, // 63: coven.ClientService.GetMe:input_type -> google.protobuf.Empty
+	84, // 63: coven.ClientService.GetMe:input_type -> google.protobuf.Empty
 	44, // 64: coven.ClientService.SendMessage:input_type -> coven.ClientSendMessageRequest
 	46, // 65: coven.ClientService.StreamEvents:input_type -> coven.StreamEventsRequest
-	59, // 66: coven.ClientService.ListAgents:input_type -> coven.ListAgentsRequest
-	62, // 67: coven.ClientService.RegisterAgent:input_type -> coven.RegisterAgentRequest
-	64, // 68: coven.ClientService.RegisterClient:input_type -> coven.RegisterClientRequest
-	53, // 69: coven.ClientService.ApproveTool:input_type -> coven.ApproveToolRequest
-	57, // 70: coven.ClientService.AnswerQuestion:input_type -> coven.AnswerQuestionRequest
-	67, // 71: coven.AdminService.ListBindings:input_type -> coven.ListBindingsRequest
-	69, // 72: coven.AdminService.CreateBinding:input_type -> coven.CreateBindingRequest
-	70, // 73: coven.AdminService.UpdateBinding:input_type -> coven.UpdateBindingRequest
-	71, // 74: coven.AdminService.DeleteBinding:input_type -> coven.DeleteBindingRequest
-	73, // 75: coven.AdminService.CreateToken:input_type -> coven.CreateTokenRequest
-	76, // 76: coven.AdminService.ListPrincipals:input_type -> coven.ListPrincipalsRequest
-	78, // 77: coven.AdminService.CreatePrincipal:input_type -> coven.CreatePrincipalRequest
-	79, // 78: coven.AdminService.DeletePrincipal:input_type -> coven.DeletePrincipalRequest
-	3,  // 79: coven.CovenControl.AgentStream:output_type -> coven.ServerMessage
-	36, // 80: coven.PackService.Register:output_type -> coven.ExecuteToolRequest
-	82, // 81: coven.PackService.ToolResult:output_type -> google.protobuf.Empty
-	42, // 82: coven.ClientService.GetEvents:output_type -> coven.GetEventsResponse
-	43, // 83: coven.ClientService.GetMe:output_type -> coven.MeResponse
-	45, // 84: coven.ClientService.SendMessage:output_type -> coven.ClientSendMessageResponse
-	47, // 85: coven.ClientService.StreamEvents:output_type -> coven.ClientStreamEvent
-	60, // 86: coven.ClientService.ListAgents:output_type -> coven.ListAgentsResponse
-	63, // 87: coven.ClientService.RegisterAgent:output_type -> coven.RegisterAgentResponse
-	65, // 88: coven.ClientService.RegisterClient:output_type -> coven.RegisterClientResponse
-	54, // 89: coven.ClientService.ApproveTool:output_type -> coven.ApproveToolResponse
-	58, // 90: coven.ClientService.AnswerQuestion:output_type -> coven.AnswerQuestionResponse
-	68, // 91: coven.AdminService.ListBindings:output_type -> coven.ListBindingsResponse
-	66, // 92: coven.AdminService.CreateBinding:output_type -> coven.Binding
-	66, // 93: coven.AdminService.UpdateBinding:output_type -> coven.Binding
-	72, // 94: coven.AdminService.DeleteBinding:output_type -> coven.DeleteBindingResponse
-	74, // 95: coven.AdminService.CreateToken:output_type -> coven.CreateTokenResponse
-	77, // 96: coven.AdminService.ListPrincipals:output_type -> coven.ListPrincipalsResponse
-	75, // 97: coven.AdminService.CreatePrincipal:output_type -> coven.Principal
-	80, // 98: coven.AdminService.DeletePrincipal:output_type -> coven.DeletePrincipalResponse
-	79, // [79:99] is the sub-list for method output_type
-	59, // [59:79] is the sub-list for method input_type
+	61, // 66: coven.ClientService.ListAgents:input_type -> coven.ListAgentsRequest
+	64, // 67: coven.ClientService.RegisterAgent:input_type -> coven.RegisterAgentRequest
+	66, // 68: coven.ClientService.RegisterClient:input_type -> coven.RegisterClientRequest
+	55, // 69: coven.ClientService.ApproveTool:input_type -> coven.ApproveToolRequest
+	59, // 70: coven.ClientService.AnswerQuestion:input_type -> coven.AnswerQuestionRequest
+	53, // 71: coven.ClientService.CancelTurn:input_type -> coven.CancelTurnRequest
+	69, // 72: coven.AdminService.ListBindings:input_type -> coven.ListBindingsRequest
+	71, // 73: coven.AdminService.CreateBinding:input_type -> coven.CreateBindingRequest
+	72, // 74: coven.AdminService.UpdateBinding:input_type -> coven.UpdateBindingRequest
+	73, // 75: coven.AdminService.DeleteBinding:input_type -> coven.DeleteBindingRequest
+	75, // 76: coven.AdminService.CreateToken:input_type -> coven.CreateTokenRequest
+	78, // 77: coven.AdminService.ListPrincipals:input_type -> coven.ListPrincipalsRequest
+	80, // 78: coven.AdminService.CreatePrincipal:input_type -> coven.CreatePrincipalRequest
+	81, // 79: coven.AdminService.DeletePrincipal:input_type -> coven.DeletePrincipalRequest
+	3,  // 80: coven.CovenControl.AgentStream:output_type -> coven.ServerMessage
+	36, // 81: coven.PackService.Register:output_type -> coven.ExecuteToolRequest
+	84, // 82: coven.PackService.ToolResult:output_type -> google.protobuf.Empty
+	42, // 83: coven.ClientService.GetEvents:output_type -> coven.GetEventsResponse
+	43, // 84: coven.ClientService.GetMe:output_type -> coven.MeResponse
+	45, // 85: coven.ClientService.SendMessage:output_type -> coven.ClientSendMessageResponse
+	47, // 86: coven.ClientService.StreamEvents:output_type -> coven.ClientStreamEvent
+	62, // 87: coven.ClientService.ListAgents:output_type -> coven.ListAgentsResponse
+	65, // 88: coven.ClientService.RegisterAgent:output_type -> coven.RegisterAgentResponse
+	67, // 89: coven.ClientService.RegisterClient:output_type -> coven.RegisterClientResponse
+	56, // 90: coven.ClientService.ApproveTool:output_type -> coven.ApproveToolResponse
+	60, // 91: coven.ClientService.AnswerQuestion:output_type -> coven.AnswerQuestionResponse
+	54, // 92: coven.ClientService.CancelTurn:output_type -> coven.CancelTurnResponse
+	70, // 93: coven.AdminService.ListBindings:output_type -> coven.ListBindingsResponse
+	68, // 94: coven.AdminService.CreateBinding:output_type -> coven.Binding
+	68, // 95: coven.AdminService.UpdateBinding:output_type -> coven.Binding
+	74, // 96: coven.AdminService.DeleteBinding:output_type -> coven.DeleteBindingResponse
+	76, // 97: coven.AdminService.CreateToken:output_type -> coven.CreateTokenResponse
+	79, // 98: coven.AdminService.ListPrincipals:output_type -> coven.ListPrincipalsResponse
+	77, // 99: coven.AdminService.CreatePrincipal:output_type -> coven.Principal
+	82, // 100: coven.AdminService.DeletePrincipal:output_type -> coven.DeletePrincipalResponse
+	80, // [80:101] is the sub-list for method output_type
+	59, // [59:80] is the sub-list for method input_type
 	59, // [59:59] is the sub-list for extension type_name
 	59, // [59:59] is the sub-list for extension extendee
 	0,  // [0:59] is the sub-list for field type_name
@@ -6706,25 +6850,25 @@ func file_coven_proto_init() {
 		(*ClientStreamEvent_UserQuestion)(nil),
 	}
 	file_coven_proto_msgTypes[48].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[52].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[53].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[54].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[55].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[56].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[57].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[58].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[59].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[64].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[65].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[73].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[74].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[61].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[66].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[67].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[75].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[76].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[78].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coven_proto_rawDesc), len(file_coven_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   80,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -317,6 +317,7 @@ const (
 	ClientService_RegisterClient_FullMethodName = "/coven.ClientService/RegisterClient"
 	ClientService_ApproveTool_FullMethodName    = "/coven.ClientService/ApproveTool"
 	ClientService_AnswerQuestion_FullMethodName = "/coven.ClientService/AnswerQuestion"
+	ClientService_CancelTurn_FullMethodName     = "/coven.ClientService/CancelTurn"
 )
 
 // ClientServiceClient is the client API for ClientService service.
@@ -353,6 +354,12 @@ type ClientServiceClient interface {
 	ApproveTool(ctx context.Context, in *ApproveToolRequest, opts ...grpc.CallOption) (*ApproveToolResponse, error)
 	// AnswerQuestion answers a UserQuestionRequest.
 	AnswerQuestion(ctx context.Context, in *AnswerQuestionRequest, opts ...grpc.CallOption) (*AnswerQuestionResponse, error)
+	// CancelTurn asks for the end of a turn. Closing a stream never does. It is an
+	// addition of this gateway; others answer UNIMPLEMENTED.
+	//
+	// NOT_FOUND: there is no such turn in the conversation. FAILED_PRECONDITION: it
+	// has ended already.
+	CancelTurn(ctx context.Context, in *CancelTurnRequest, opts ...grpc.CallOption) (*CancelTurnResponse, error)
 }
 
 type clientServiceClient struct {
@@ -462,6 +469,16 @@ func (c *clientServiceClient) AnswerQuestion(ctx context.Context, in *AnswerQues
 	return out, nil
 }
 
+func (c *clientServiceClient) CancelTurn(ctx context.Context, in *CancelTurnRequest, opts ...grpc.CallOption) (*CancelTurnResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelTurnResponse)
+	err := c.cc.Invoke(ctx, ClientService_CancelTurn_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClientServiceServer is the server API for ClientService service.
 // All implementations must embed UnimplementedClientServiceServer
 // for forward compatibility.
@@ -496,6 +513,12 @@ type ClientServiceServer interface {
 	ApproveTool(context.Context, *ApproveToolRequest) (*ApproveToolResponse, error)
 	// AnswerQuestion answers a UserQuestionRequest.
 	AnswerQuestion(context.Context, *AnswerQuestionRequest) (*AnswerQuestionResponse, error)
+	// CancelTurn asks for the end of a turn. Closing a stream never does. It is an
+	// addition of this gateway; others answer UNIMPLEMENTED.
+	//
+	// NOT_FOUND: there is no such turn in the conversation. FAILED_PRECONDITION: it
+	// has ended already.
+	CancelTurn(context.Context, *CancelTurnRequest) (*CancelTurnResponse, error)
 	mustEmbedUnimplementedClientServiceServer()
 }
 
@@ -532,6 +555,9 @@ func (UnimplementedClientServiceServer) ApproveTool(context.Context, *ApproveToo
 }
 func (UnimplementedClientServiceServer) AnswerQuestion(context.Context, *AnswerQuestionRequest) (*AnswerQuestionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AnswerQuestion not implemented")
+}
+func (UnimplementedClientServiceServer) CancelTurn(context.Context, *CancelTurnRequest) (*CancelTurnResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelTurn not implemented")
 }
 func (UnimplementedClientServiceServer) mustEmbedUnimplementedClientServiceServer() {}
 func (UnimplementedClientServiceServer) testEmbeddedByValue()                       {}
@@ -709,6 +735,24 @@ func _ClientService_AnswerQuestion_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ClientService_CancelTurn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelTurnRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClientServiceServer).CancelTurn(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClientService_CancelTurn_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClientServiceServer).CancelTurn(ctx, req.(*CancelTurnRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ClientService_ServiceDesc is the grpc.ServiceDesc for ClientService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -747,6 +791,10 @@ var ClientService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AnswerQuestion",
 			Handler:    _ClientService_AnswerQuestion_Handler,
+		},
+		{
+			MethodName: "CancelTurn",
+			Handler:    _ClientService_CancelTurn_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
