@@ -85,7 +85,7 @@ func (a *API) listPacks(w http.ResponseWriter, _ *http.Request) error {
 func (a *API) callTool(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
 		AgentID string          `json:"agent_id"`
-		Input   json.RawMessage `json:"input"`
+		Input   json.RawMessage `json:"input" max:"-"`
 	}
 	if err := decode(r, &in); err != nil {
 		return err

@@ -1126,6 +1126,7 @@ var routes = map[string]route{
 			}
 			return post.ID
 		})}
+	}},
 	"POST /api/agents/{id}/inject": {rule: auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeSend, Objects: auth.OwnAgents}, request: func(x *trial) request {
 		return request{path: "/api/agents/" + x.object().agent + "/inject", body: `{"content":"know this"}`}
 	}},

@@ -138,7 +138,7 @@ func (x tools) fails(agent, tool, input, want string) {
 }
 
 // items are the objects of a list in an output.
-func items(out map[string]any, key string) []map[string]any {
+func listed(out map[string]any, key string) []map[string]any {
 	list := []map[string]any{}
 	for _, v := range out[key].([]any) { // null would panic
 		list = append(list, v.(map[string]any))
@@ -190,20 +190,20 @@ func (x tools) log() {
 	}
 	x.get("b", "log_entry", `{"message":"of b"}`, "id status")
 	out := x.get("a", "log_search", `{"query":"`+x.path.name+` first"}`, "count entries")
-	entries := items(out, "entries")
+	entries := listed(out, "entries")
 	x.equal("found", values(entries, "Message"), x.path.name+" FIRST again "+x.path.name+" first 100%")
 	x.keys("an entry", entries[0], "AgentID CreatedAt ID Message Tags")
 	x.equal("tags", fmt.Sprint(entries[0]["Tags"], out["count"]), "[t] 2")
 	x.recent("CreatedAt", entries[0]["CreatedAt"])
-	x.equal("an underscore is no wildcard", values(items(x.get("a", "log_search", `{"query":"fir_t"}`, "count entries"), "entries"), "Message"), "")
-	x.equal("a percent sign is itself", fmt.Sprint(len(items(x.get("a", "log_search", `{"query":"`+x.path.name+` first 100%"}`, "count entries"), "entries"))), "1")
+	x.equal("an underscore is no wildcard", values(listed(x.get("a", "log_search", `{"query":"fir_t"}`, "count entries"), "entries"), "Message"), "")
+	x.equal("a percent sign is itself", fmt.Sprint(len(listed(x.get("a", "log_search", `{"query":"`+x.path.name+` first 100%"}`, "count entries"), "entries"))), "1")
 	x.equal("later", fmt.Sprint(x.get("a", "log_search", `{"since":"2999-01-01T00:00:00Z"}`, "count entries")["count"]), "0")
-	x.equal("tags of b", fmt.Sprint(items(x.get("b", "log_search", `{"limit":-1}`, "count entries"), "entries")[0]["Tags"]), "[]")
+	x.equal("tags of b", fmt.Sprint(listed(x.get("b", "log_search", `{"limit":-1}`, "count entries"), "entries")[0]["Tags"]), "[]")
 	page := x.get("a", "log_search", `{"query":"`+x.path.name+`","limit":2}`, "count entries has_more next_cursor")
 	rest := x.get("a", "log_search", fmt.Sprintf(`{"query":%q,"cursor":%q}`, x.path.name, page["next_cursor"]), "count entries")
-	x.equal("the next page", values(items(rest, "entries"), "Message"), x.path.name+" first 100%")
-	x.equal("the log of b", values(items(x.get("a", "log_search", `{"agent_id":"b","limit":1}`, x.more("count", "entries")), "entries")[:1], "Message"), "of b")
-	x.equal("the log of all", values(items(x.get("a", "log_search", `{"agent_id":"*","limit":1}`, "count entries has_more next_cursor"), "entries"), "AgentID"), "b")
+	x.equal("the next page", values(listed(rest, "entries"), "Message"), x.path.name+" first 100%")
+	x.equal("the log of b", values(listed(x.get("a", "log_search", `{"agent_id":"b","limit":1}`, x.more("count", "entries")), "entries")[:1], "Message"), "of b")
+	x.equal("the log of all", values(listed(x.get("a", "log_search", `{"agent_id":"*","limit":1}`, "count entries has_more next_cursor"), "entries"), "AgentID"), "b")
 	x.fails("a", "log_entry", `{}`, "message is required")
 	x.fails("a", "log_entry", `{"message":""}`, "message is required")
 	x.fails("a", "log_entry", `{"message":3}`, "invalid input: at /message: got number, want string")
@@ -220,18 +220,18 @@ func (x tools) todos() {
 	x.get("a", "todo_add", `{"description":"","priority":"high"}`, "id status")
 	other := x.get("b", "todo_add", `{"description":"of b"}`, "id status")["id"].(string)
 	out := x.get("a", "todo_list", `{}`, "count todos")
-	todos := items(out, "todos")
+	todos := listed(out, "todos")
 	x.equal("todos", values(todos, "Description")+"/"+values(todos, "Priority"), " one/high medium")
 	x.keys("a todo", todos[0], "AgentID CreatedAt Description DueDate ID Notes Priority Status UpdatedAt")
 	x.equal("the todo", fmt.Sprint(todos[1]["DueDate"], todos[1]["Status"], todos[1]["Notes"], todos[0]["DueDate"]), "2030-01-02T01:04:05Zpendingn<nil>")
 	x.equal("updated", x.get("a", "todo_update", `{"id":"`+id+`","status":"in_progress","notes":"","description":"uno"}`, "status")["status"].(string), "updated")
-	got := items(x.get("a", "todo_list", `{"status":"in_progress","priority":"medium"}`, "count todos"), "todos")[0]
+	got := listed(x.get("a", "todo_list", `{"status":"in_progress","priority":"medium"}`, "count todos"), "todos")[0]
 	x.equal("after an update", fmt.Sprint(got["Description"], got["Notes"], got["DueDate"]), "unon2030-01-02T01:04:05Z")
 	x.get("a", "todo_update", `{"id":"`+id+`","notes":null,"due_date":null}`, "status")
-	got = items(x.get("a", "todo_list", `{"status":"in_progress"}`, "count todos"), "todos")[0]
+	got = listed(x.get("a", "todo_list", `{"status":"in_progress"}`, "count todos"), "todos")[0]
 	x.equal("cleared", fmt.Sprint(got["Description"], got["Notes"], got["DueDate"], got["Status"]), "uno<nil>in_progress")
 	page := x.get("a", "todo_list", `{"limit":1}`, "count has_more next_cursor todos")
-	x.equal("the next page", values(items(x.get("a", "todo_list", fmt.Sprintf(`{"cursor":%q}`, page["next_cursor"]), "count todos"), "todos"), "Description"), "uno")
+	x.equal("the next page", values(listed(x.get("a", "todo_list", fmt.Sprintf(`{"cursor":%q}`, page["next_cursor"]), "count todos"), "todos"), "Description"), "uno")
 	x.fails("a", "todo_add", `{"description":"x","priority":"urgent"}`, `invalid priority "urgent": must be low, medium, or high`)
 	x.fails("a", "todo_add", `{"description":"x","due_date":"soon"}`, "invalid due_date: ")
 	x.fails("a", "todo_list", `{"status":"done"}`, `invalid status "done": must be pending, in_progress, or completed`)
@@ -256,16 +256,16 @@ func (x tools) board() {
 	reply := x.get("b", "bbs_reply", `{"thread_id":"`+id+`","content":"r1"}`, "post_id status")
 	x.equal("status", reply["status"].(string), "posted")
 	x.get("a", "bbs_reply", `{"thread_id":"`+id+`","content":"r2"}`, "post_id status")
-	threads := items(x.get("b", "bbs_list_threads", `{"limit":2}`, x.more("count", "threads")), "threads")
+	threads := listed(x.get("b", "bbs_list_threads", `{"limit":2}`, x.more("count", "threads")), "threads")
 	x.equal("threads", values(threads, "Subject")+values(threads, "AgentID"), "s2 s1b a")
 	x.keys("a thread", threads[0], "AgentID Content CreatedAt ID Subject ThreadID")
 	x.equal("its thread", threads[0]["ThreadID"].(string), "")
 	out := x.get("b", "bbs_read_thread", `{"thread_id":"`+id+`"}`, "Post Replies")
 	x.keys("a post", out["Post"], "AgentID Content CreatedAt ID Subject ThreadID")
-	x.equal("replies", values(items(out, "Replies"), "Content")+items(out, "Replies")[0]["ThreadID"].(string), "r1 r2"+id)
+	x.equal("replies", values(listed(out, "Replies"), "Content")+listed(out, "Replies")[0]["ThreadID"].(string), "r1 r2"+id)
 	x.equal("no replies", fmt.Sprint(x.get("a", "bbs_read_thread", `{"thread_id":"`+empty+`"}`, "Post Replies")["Replies"]), "[]")
 	page := x.get("a", "bbs_read_thread", `{"thread_id":"`+id+`","limit":1}`, "Post Replies has_more next_cursor")
-	x.equal("the next page", values(items(x.get("a", "bbs_read_thread", fmt.Sprintf(`{"thread_id":%q,"cursor":%q}`, id, page["next_cursor"]), "Post Replies"), "Replies"), "Content"), "r2")
+	x.equal("the next page", values(listed(x.get("a", "bbs_read_thread", fmt.Sprintf(`{"thread_id":%q,"cursor":%q}`, id, page["next_cursor"]), "Post Replies"), "Replies"), "Content"), "r2")
 	x.fails("a", "bbs_create_thread", `{"content":"c"}`, "subject is required")
 	x.fails("a", "bbs_create_thread", `{"subject":"s"}`, "content is required")
 	x.fails("a", "bbs_create_thread", `{"subject":"`+strings.Repeat("x", 1001)+`","content":"c"}`, "subject must not be longer than 1000 bytes; this one has 1001")
@@ -306,16 +306,16 @@ func (x tools) notes() {
 func (x tools) mail() {
 	id := x.get("a", "mail_send", `{"to_agent_id":"b","subject":"s","content":"c"}`, "id status")["id"].(string)
 	second := x.get("a", "mail_send", `{"to_agent_id":"b","subject":"s2","content":"c2"}`, "id status")["id"].(string)
-	unread := items(x.get("b", "mail_inbox", `{"unread_only":true}`, "count messages"), "messages")
+	unread := listed(x.get("b", "mail_inbox", `{"unread_only":true}`, "count messages"), "messages")
 	x.equal("unread", values(unread, "Subject")+values(unread, "ReadAt"), "s2 s<nil> <nil>")
 	x.keys("a mail", unread[0], "Content CreatedAt FromAgentID ID ReadAt Subject ToAgentID")
 	read := x.get("b", "mail_read", `{"message_id":"`+id+`"}`, "Content CreatedAt FromAgentID ID ReadAt Subject ToAgentID")
 	x.recent("ReadAt", read["ReadAt"]) // as it is after reading
 	x.equal("read again", fmt.Sprint(x.get("b", "mail_read", `{"message_id":"`+id+`"}`, "Content CreatedAt FromAgentID ID ReadAt Subject ToAgentID")["ReadAt"]), read["ReadAt"].(string))
-	x.equal("still unread", values(items(x.get("b", "mail_inbox", `{"unread_only":true}`, "count messages"), "messages"), "ID"), second)
+	x.equal("still unread", values(listed(x.get("b", "mail_inbox", `{"unread_only":true}`, "count messages"), "messages"), "ID"), second)
 	page := x.get("b", "mail_inbox", `{"limit":1}`, "count has_more messages next_cursor")
-	x.equal("the first page", values(items(page, "messages"), "ID"), second)
-	x.equal("the next page", items(x.get("b", "mail_inbox", fmt.Sprintf(`{"cursor":%q}`, page["next_cursor"]), "count messages"), "messages")[0]["ID"].(string), id)
+	x.equal("the first page", values(listed(page, "messages"), "ID"), second)
+	x.equal("the next page", listed(x.get("b", "mail_inbox", fmt.Sprintf(`{"cursor":%q}`, page["next_cursor"]), "count messages"), "messages")[0]["ID"].(string), id)
 	x.equal("none", fmt.Sprint(x.get("a", "mail_inbox", `{}`, "count messages")), "map[count:0 messages:[]]")
 	x.fails("a", "mail_send", `{"subject":"s","content":"c"}`, "to_agent_id is required")
 	x.fails("a", "mail_send", `{"to_agent_id":"b","content":"c"}`, "subject is required")
@@ -365,7 +365,7 @@ func TestAdminTools(t *testing.T) {
 	x := tools{t, toolPath{"gRPC", func(_, tool, input string) (string, string) { return a.Call(tool, input) }}}
 
 	out := x.get("", "admin_list_agents", ``, "agents count")
-	agents := items(out, "agents")
+	agents := listed(out, "agents")
 	x.equal("agents", values(agents, "id")+fmt.Sprint(out["count"]), "boss worker2")
 	x.keys("an agent", agents[1], "backend capabilities id instance_id name working_dir workspaces")
 	x.equal("the agent", fmt.Sprint(agents[1]["backend"], agents[1]["capabilities"], agents[1]["workspaces"], agents[0]["workspaces"]), "mux[base chat] [ws] []")
@@ -395,13 +395,13 @@ func TestAdminTools(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := x.get("", "admin_agent_messages", `{"agent_id":"worker"}`, "agent_id count events has_more usage")
-	texts := values(items(h, "events"), "text")
+	texts := values(listed(h, "events"), "text")
 	if !strings.HasPrefix(texts, "hello you said hello again you said again fail no luck") || !strings.Contains(texts, "of somebody else") {
 		t.Errorf("the history is %s", texts)
 	}
 	x.keys("usage", h["usage"], "request_count total_cache_read total_cache_write total_input total_output total_thinking total_tokens")
 	page := x.get("", "admin_agent_messages", `{"agent_id":"worker","limit":2}`, "agent_id count events has_more next_cursor usage")
-	x.equal("the next page", fmt.Sprint(items(x.get("", "admin_agent_messages", fmt.Sprintf(`{"agent_id":"worker","limit":1,"cursor":%q}`, page["next_cursor"]), "agent_id count events has_more next_cursor usage"), "events")[0]["text"]), "again")
+	x.equal("the next page", fmt.Sprint(listed(x.get("", "admin_agent_messages", fmt.Sprintf(`{"agent_id":"worker","limit":1,"cursor":%q}`, page["next_cursor"]), "agent_id count events has_more next_cursor usage"), "events")[0]["text"]), "again")
 	x.equal("nobody's", fmt.Sprint(x.get("", "admin_agent_messages", `{"agent_id":"nobody"}`, "agent_id count events has_more usage")["events"]), "[]")
 	x.fails("", "admin_agent_messages", `{}`, "agent_id is required")
 	x.fails("", "admin_agent_messages", `{"agent_id":"worker","cursor":"?"}`, "cursor must be")
@@ -528,7 +528,7 @@ func TestToolsOverHTTP(t *testing.T) {
 		if more, ok := out["has_more"].(bool); ok && more != (next != "") {
 			t.Errorf("%s: %v", path, out)
 		}
-		return items(out, key), next
+		return listed(out, key), next
 	}
 	x := tools{t, toolPath{name: "HTTP"}}
 	for _, l := range []struct{ path, key, keys string }{
