@@ -120,6 +120,9 @@ func (a *API) routes() []route {
 		{"GET /api/board", a.board},
 		{"GET /api/board/{id}", a.boardThread},
 
+		{"GET /api/questions", a.listQuestions},
+		{"POST /api/questions/answer", a.answerQuestion},
+
 		{"GET /api/search", a.search},
 
 		{"GET /api/threads", a.listThreads},

@@ -124,6 +124,22 @@ func (e *encoder) payload(ev conversation.Event) (string, fields) {
 		return "session_orphaned", fields{"reason": b.Reason}
 	case conversation.Trouble:
 		return "warning", fields{"error": b.Text}
+	case conversation.Asked:
+		options := make([]fields, len(b.Options))
+		for i, o := range b.Options {
+			options[i] = fields{"label": o.Label}
+			if o.Description != "" {
+				options[i]["description"] = o.Description
+			}
+		}
+		return "user_question", fields{
+			"question_id": b.ID, "question": b.Question, "header": b.Header, "options": options, "multi_select": b.Multi,
+			"timeout_seconds": b.Seconds, "request_id": ev.TurnID,
+		}
+	case conversation.Answered:
+		return "question_answered", fields{
+			"question_id": b.ID, "selected": notNil(b.Selected), "custom_text": b.Text, "by": b.By, "reason": b.Reason, "request_id": ev.TurnID,
+		}
 	case conversation.Enqueued:
 		return "queued", fields{"until": stamp(b.Until)}
 	case conversation.Delivered:

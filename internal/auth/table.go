@@ -111,6 +111,9 @@ var Routes = map[string]Rule{
 	"GET /api/board/{id}":          {AnyCaller, ScopeRead, NoObject},
 	"POST /api/agents/{id}/inject": {AnyCaller, ScopeSend, OwnAgents},
 
+	"GET /api/questions":         {AnyCaller, ScopeRead, OwnOnly},
+	"POST /api/questions/answer": {AnyCaller, ScopeSend, OwnOnly},
+
 	"GET /api/agents":                       {AnyCaller, ScopeRead, NoObject},
 	"GET /api/agents/{id}/history":          {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/conversations/{agent}/events": {AnyCaller, ScopeRead, OwnOnly},

@@ -175,12 +175,22 @@ func (s service) CancelTurn(ctx context.Context, r *pb.CancelTurnRequest) (*pb.C
 	return &pb.CancelTurnResponse{RequestId: t.ID, State: string(t.State)}, nil
 }
 
-// AnswerQuestion implements coven.ClientService. No agent can ask anything yet.
-func (service) AnswerQuestion(_ context.Context, r *pb.AnswerQuestionRequest) (*pb.AnswerQuestionResponse, error) {
+// AnswerQuestion implements coven.ClientService. That nobody waits for the answer is not an error of
+// the call, nor is an answer that does not fit.
+func (s service) AnswerQuestion(ctx context.Context, r *pb.AnswerQuestionRequest) (*pb.AnswerQuestionResponse, error) {
 	if err := errors.Join(required("agent_id", r.GetAgentId()), required("question_id", r.GetQuestionId())); err != nil {
 		return nil, err
 	}
-	return &pb.AnswerQuestionResponse{Error: new("no pending question with ID " + r.GetQuestionId())}, nil
+	err := s.conversations.AnswerQuestion(ctx, conversation.Answer{
+		AgentID: r.GetAgentId(), ID: r.GetQuestionId(), Selected: r.GetSelected(), Text: r.GetCustomText(),
+	})
+	switch fault.CodeOf(err) {
+	case fault.NotFound:
+		return &pb.AnswerQuestionResponse{Error: new("no pending question with ID " + r.GetQuestionId())}, nil
+	case fault.Conflict, fault.Invalid, fault.TooLarge:
+		return &pb.AnswerQuestionResponse{Error: new(fault.Message(err))}, nil
+	}
+	return &pb.AnswerQuestionResponse{Success: err == nil}, err
 }
 
 // RegisterAgent implements coven.ClientService.

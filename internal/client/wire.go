@@ -148,6 +148,21 @@ func (r *renderer) shown(ctx context.Context, e conversation.Event) ([]*pb.Clien
 				AgentId: r.agentID, RequestId: e.TurnID, ToolId: clip(b.ID), ToolName: clip(b.Name), InputJson: clip(b.Input),
 			}}})
 		}
+	case conversation.Asked:
+		if r.asks(e.TurnID, b.ID) {
+			m := &pb.UserQuestionRequest{AgentId: r.agentID, QuestionId: b.ID, Question: b.Question, MultiSelect: b.Multi, TimeoutSeconds: int32(b.Seconds)}
+			if b.Header != "" {
+				m.Header = &b.Header
+			}
+			for _, o := range b.Options {
+				option := &pb.QuestionOption{Label: o.Label}
+				if o.Description != "" {
+					option.Description = &o.Description
+				}
+				m.Options = append(m.Options, option)
+			}
+			add(&pb.ClientStreamEvent{Payload: &pb.ClientStreamEvent_UserQuestion{UserQuestion: m}})
+		}
 	case conversation.Ended:
 		m, err := r.end(ctx, e, b)
 		if err != nil {

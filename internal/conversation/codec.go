@@ -86,6 +86,10 @@ func decode(kind Kind, text, detail string) (Body, error) {
 		return detailOf[Enqueued](detail)
 	case KindDelivered:
 		return detailOf[Delivered](detail)
+	case KindAsked:
+		return detailOf[Asked](detail)
+	case KindAnswered:
+		return detailOf[Answered](detail)
 	case KindEnded:
 		b, err := detailOf[Ended](detail)
 		b.Response = text

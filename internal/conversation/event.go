@@ -50,6 +50,8 @@ const (
 	KindDecision
 	KindEnqueued
 	KindDelivered
+	KindAsked
+	KindAnswered
 )
 
 // Message is what somebody said to the agent; it begins a turn.
@@ -112,6 +114,27 @@ type Enqueued struct {
 
 // Delivered says that a message that has waited is given to the agent.
 type Delivered struct{}
+
+// Asked is a question of the agent to people.
+type Asked struct {
+	ID       string    `json:"id"`
+	Question string    `json:"question"`
+	Header   string    `json:"header,omitempty"`
+	Options  []Option  `json:"options"`
+	Multi    bool      `json:"multi,omitempty"` // more than one may be chosen
+	Seconds  int       `json:"seconds"`         // how long the agent waits
+	Until    time.Time `json:"until"`
+}
+
+// Answered settles a question. There is one for each that was settled before its turn ended.
+type Answered struct {
+	ID          string   `json:"id"`
+	Selected    []string `json:"selected,omitempty"` // labels of options
+	Text        string   `json:"text,omitempty"`
+	By          string   `json:"by,omitempty"`        // for people
+	PrincipalID string   `json:"principal,omitempty"` // who answered
+	Reason      string   `json:"reason,omitempty"`    // why nobody did: timeout or no_response
+}
 
 // Usage is an increment of tokens spent; an agent may report several per turn.
 type Usage struct {
@@ -200,4 +223,6 @@ func (Trouble) kind() Kind         { return KindTrouble }
 func (Ended) kind() Kind           { return KindEnded }
 func (Enqueued) kind() Kind        { return KindEnqueued }
 func (Delivered) kind() Kind       { return KindDelivered }
+func (Asked) kind() Kind           { return KindAsked }
+func (Answered) kind() Kind        { return KindAnswered }
 func (Decision) kind() Kind        { return KindDecision }

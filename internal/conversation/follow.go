@@ -194,15 +194,15 @@ func (s *Service) settleDetached(t *liveTurn) {
 	})
 }
 
-// Asks reports whether the follower is to be asked for an approval in a turn: it is still open, and
+// Asks reports whether the follower is to be asked for an approval, or a question, in a turn: it is still open, and
 // its caller began the turn, or nobody who did is following. Some programs answer whatever they
 // are asked (grpc.md 6.4).
-func (f *Follower) Asks(turnID, toolID string) bool {
+func (f *Follower) Asks(turnID, id string) bool {
 	s := f.service
 	s.mu.Lock()
 	t := s.open[turnID]
 	s.mu.Unlock()
-	if t == nil || !t.asks(toolID) {
+	if t == nil || !t.asks(id) && !t.questioned(id) {
 		return false
 	}
 	if t.begunBy(f.Reader) {

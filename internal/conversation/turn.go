@@ -71,12 +71,13 @@ type liveTurn struct {
 	first     time.Time // first event of the agent
 	heard     time.Time // last event of the agent
 	quiet     *time.Timer
-	handed    chan struct{} // closed when the log says that the agent has the message; nil unless somebody waits for that
-	asked     []Question    // approvals that the agent waits for
-	decided   *Decision     // one that holds for the rest of the turn; nil if there is none
-	cancelled string        // why somebody asked to stop it; empty if nobody did
-	room      chan struct{} // capacity 1: size has shrunk, or the turn has ended
-	done      chan struct{} // closed when the Ended event is committed
+	handed    chan struct{}      // closed when the log says that the agent has the message; nil unless somebody waits for that
+	asked     []Question         // approvals that the agent waits for
+	questions []*PendingQuestion // that people have not answered
+	decided   *Decision          // one that holds for the rest of the turn; nil if there is none
+	cancelled string             // why somebody asked to stop it; empty if nobody did
+	room      chan struct{}      // capacity 1: size has shrunk, or the turn has ended
+	done      chan struct{}      // closed when the Ended event is committed
 }
 
 // An item is something the committer has to store: an increment, or any other body.

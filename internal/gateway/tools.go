@@ -18,6 +18,7 @@ func (g *Gateway) addBuiltins(db *store.DB) error {
 		builtins.Base(db.Tools()),
 		builtins.Notes(db.Tools()),
 		builtins.Mail(db.Tools(), g.knowsAgent),
+		builtins.UI(g.conversations),
 		builtins.Admin(builtins.AdminOptions{Conversations: g.conversations, Agents: g.connected, Resolve: g.agents.Resolve, Oversee: auth.Overseeing}),
 	} {
 		added, err := g.tools.Add(p)

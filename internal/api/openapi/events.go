@@ -1,6 +1,10 @@
 package openapi
 
-import "slices"
+import (
+	"slices"
+
+	"coven-gateway/internal/conversation"
+)
 
 // An event is what streams and pages of events say. Streams of a send have its payload as data;
 // everywhere else an event also says which turn and thread it belongs to.
@@ -50,6 +54,23 @@ var events = []event{
 		{"approved", boolean, ""},
 		{"approve_all", boolean, "it holds for the rest of the turn"},
 		{"by", str, "who has answered, for people"},
+		{"request_id", str, "the turn"},
+	}},
+	{"user_question", "UserQuestion", "The agent asks people. Answer with `POST /api/questions/answer`.", fields{
+		{"question_id", str, ""},
+		{"question", str, ""},
+		{"header", str, "a short title; may be empty"},
+		{"options", list(ref("QuestionOption")), "what can be chosen; own words are an answer, too"},
+		{"multi_select", boolean, "more than one can be chosen"},
+		{"timeout_seconds", number, "how long the agent waits"},
+		{"request_id", str, "the turn"},
+	}},
+	{"question_answered", "QuestionAnswered", "Nobody has to answer a `user_question` any more.", fields{
+		{"question_id", str, ""},
+		{"selected", words, "labels of options"},
+		{"custom_text", str, ""},
+		{"by", str, "who has answered, for people; empty where nobody has"},
+		{"reason", oneOf("", conversation.ReasonTimeout, conversation.ReasonNoResponse), "why nobody has"},
 		{"request_id", str, "the turn"},
 	}},
 	{"file", "File", "The agent has produced a file.", file},

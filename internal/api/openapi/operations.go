@@ -179,6 +179,16 @@ var groups = []group{
 			body: body{json: "CancelRequest", optional: true}, answers: one(202, "Turn"), errors: []int{404, 409},
 		},
 		{
+			route: "GET /api/questions", id: "listQuestions", summary: "List the questions that agents have put to people",
+			text:  "Those that you may answer, the oldest first.",
+			query: []parameter{{"agent_id", str, "only of this agent"}}, answers: one(200, "Questions"),
+		},
+		{
+			route: "POST /api/questions/answer", id: "answerQuestion", summary: "Answer a question",
+			text: "The first answer that fits counts; one that does not leaves the question open.",
+			body: body{json: "QuestionAnswer"}, answers: one(200, "Success"), errors: []int{404},
+		},
+		{
 			route: "GET /api/search", id: "search", summary: "Search for what was said",
 			query:   []parameter{{"q!", upTo(conversation.MaxSearch), "what was said has all these words; the last one may be the beginning of one"}, ofAgent, ofThread, pageOf(20, 100), turnPage},
 			answers: one(200, "SearchPage"),

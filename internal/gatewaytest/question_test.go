@@ -1,0 +1,223 @@
+package gatewaytest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"coven-gateway/internal/auth"
+	pb "coven-gateway/proto/coven"
+)
+
+const askShip = `{"question":"Ship?","options":[{"label":"Yes","description":"do it"},{"label":"No"}],"header":"Release","timeout_seconds":10}`
+
+// asking is an agent in the middle of a turn.
+type asking struct {
+	*Agent
+	g       *Gateway
+	request string
+}
+
+func (g *Gateway) asking(ctx context.Context, by auth.Principal) asking {
+	g.t.Helper()
+	a := g.ConnectAs(ctx, "a", func(r *pb.RegisterAgent) { r.Capabilities = []string{"ui"} })
+	if a.Welcome = a.next().GetWelcome(); a.Welcome == nil {
+		g.t.Fatal(a.Err())
+	}
+	go func() {
+		resp, err := pb.NewClientServiceClient(g.Dial()).SendMessage(ctx, &pb.ClientSendMessageRequest{ConversationKey: "a", Content: "hi", IdempotencyKey: "k"})
+		if err != nil {
+			g.t.Error(resp, err)
+		}
+	}()
+	return asking{a, g, a.Message().RequestId}
+}
+
+// ask calls the tool ask_user.
+func (a asking) ask(id, input string) {
+	a.Send(&pb.AgentMessage{Payload: &pb.AgentMessage_ExecutePackTool{ExecutePackTool: &pb.ExecutePackTool{RequestId: id, ToolName: "ask_user", InputJson: input}}})
+}
+
+// result is what the tool has returned.
+func (a asking) result() string {
+	a.g.t.Helper()
+	r := a.Next().GetPackToolResult()
+	if r.GetError() != "" {
+		return "error: " + r.GetError()
+	}
+	return r.GetOutputJson()
+}
+
+// pending returns the id of the only question.
+func (g *Gateway) pending(token string) string {
+	g.t.Helper()
+	var list struct {
+		Questions []struct {
+			ID       string `json:"question_id"`
+			Question string
+			Options  []struct{ Label, Description string }
+		}
+	}
+	for len(list.Questions) == 0 {
+		_, text := g.request("GET", "/api/questions?agent_id=a", token, "")
+		if err := json.Unmarshal([]byte(text), &list); err != nil {
+			g.t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond) // in a bubble
+	}
+	if q := list.Questions[0]; len(list.Questions) != 1 || q.Question != "Ship?" || len(q.Options) != 2 || q.Options[0].Description != "do it" {
+		g.t.Fatalf("%+v", list)
+	}
+	return list.Questions[0].ID
+}
+
+// TestQuestion: a question of an agent reaches all who follow, on every transport; an answer that does
+// not fit, or is somebody else's, changes nothing; the first one that fits is the agent's.
+func TestQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewInBubble(t)
+		a := g.asking(Ctx(), auth.Anonymous)
+		stream, err := pb.NewClientServiceClient(g.Dial()).StreamEvents(t.Context(), &pb.StreamEventsRequest{ConversationKey: "a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.ask("1", askShip)
+		var asked *pb.UserQuestionRequest
+		for asked == nil {
+			e, err := stream.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked = e.GetUserQuestion()
+		}
+		id := g.pending("")
+		if asked.QuestionId != id || asked.AgentId != "a" || asked.Question != "Ship?" || asked.GetHeader() != "Release" || asked.TimeoutSeconds != 10 || asked.MultiSelect ||
+			len(asked.Options) != 2 || asked.Options[0].GetDescription() != "do it" || asked.Options[1].Description != nil {
+			t.Errorf("%v", asked)
+		}
+		for body, want := range map[string]string{
+			`{"question_id":"x","selected":["Yes"]}`:                                                             "400 agent_id is required",
+			`{"agent_id":"a","selected":["Yes"]}`:                                                                "400 question_id is required",
+			`{"agent_id":"a","question_id":"x"}`:                                                                 "400 at least one selection or custom_text is required",
+			`{"agent_id":"a","question_id":"x","selected":["Yes"]}`:                                              "404 question not found or already answered",
+			`{"agent_id":"b","question_id":"` + id + `","selected":["Yes"]}`:                                     "404 question not found or already answered",
+			`{"agent_id":"a","question_id":"` + id + `","selected":["Maybe"]}`:                                   `400 selected[0]: "Maybe" is not an option`,
+			`{"agent_id":"a","question_id":"` + id + `","selected":["Yes","No"]}`:                                "400 selected must have at most one of the options; this one has 2",
+			fmt.Sprintf(`{"agent_id":"a","question_id":%q,"custom_text":%q}`, id, strings.Repeat("x", 64<<10+1)): "413 custom_text must not be longer than 65536 bytes; this one has 65537",
+		} {
+			resp, text := g.request("POST", "/api/questions/answer", "", body)
+			var out struct{ Error string }
+			if err := json.Unmarshal([]byte(text), &out); err != nil || fmt.Sprint(resp.StatusCode, " ", out.Error) != want {
+				t.Errorf("%.80s: %d %s, want %s", body, resp.StatusCode, text, want)
+			}
+		}
+		c := pb.NewClientServiceClient(g.Dial())
+		for _, q := range []struct {
+			r    *pb.AnswerQuestionRequest
+			want string
+		}{
+			{&pb.AnswerQuestionRequest{AgentId: "b", QuestionId: id}, `answer agent_id "b" does not match question agent_id "a"`},
+			{&pb.AnswerQuestionRequest{AgentId: "a", QuestionId: "x"}, "no pending question with ID x"},
+			{&pb.AnswerQuestionRequest{AgentId: "a", QuestionId: id, Selected: []string{"Maybe"}}, `selected[0]: "Maybe" is not an option`},
+		} {
+			if r, err := c.AnswerQuestion(Ctx(), q.r); err != nil || r.Success || r.GetError() != q.want {
+				t.Errorf("%v: %v %v, want %s", q.r, r, err, q.want)
+			}
+		}
+		_, err = c.AnswerQuestion(Ctx(), &pb.AnswerQuestionRequest{AgentId: "a"})
+		refused(t, err, codes.InvalidArgument, "question_id required")
+		if r, err := c.AnswerQuestion(Ctx(), &pb.AnswerQuestionRequest{AgentId: a.Welcome.GetInstanceId(), QuestionId: id, Selected: []string{"Yes"}, CustomText: new("now")}); err != nil || !r.Success {
+			t.Errorf("%v %v", r, err)
+		}
+		if got := a.result(); got != `{"answered":true,"custom_text":"now","selected":["Yes"]}` {
+			t.Error(got)
+		}
+		if resp, _ := g.request("POST", "/api/questions/answer", "", `{"agent_id":"a","question_id":"`+id+`","selected":["No"]}`); resp.StatusCode != http.StatusNotFound {
+			t.Error("a second answer was taken", resp.Status)
+		}
+		// Over HTTP, several choices.
+		a.ask("2", strings.Replace(askShip, `"header"`, `"multi_select":true,"header"`, 1))
+		id = g.pending("")
+		if resp, text := g.request("POST", "/api/questions/answer", "", `{"agent_id":"a","question_id":"`+id+`","selected":["No","Yes"]}`); resp.StatusCode != 200 || text != `{"success":true}`+"\n" && text != `{"success":true}` {
+			t.Error(resp.Status, text)
+		}
+		if got := a.result(); got != `{"answered":true,"selected":["No","Yes"]}` {
+			t.Error(got)
+		}
+		// Nobody answers.
+		began := time.Now()
+		a.ask("3", askShip)
+		if got := a.result(); got != `{"answered":false,"reason":"timeout"}` || time.Since(began).Round(time.Second) != 10*time.Second {
+			t.Error(got, time.Since(began))
+		}
+		a.ask("4", strings.Replace(askShip, "10", "1000", 1))
+		began = time.Now()
+		if got := a.result(); got != `{"answered":false,"reason":"timeout"}` || time.Since(began).Round(time.Second) != 5*time.Minute {
+			t.Error(got, time.Since(began))
+		}
+		// The turn ends.
+		a.ask("5", askShip)
+		g.pending("")
+		a.Done(a.request, "")
+		if got := a.result(); got != `{"answered":false,"reason":"no_response"}` {
+			t.Error(got)
+		}
+		a.ask("6", askShip)
+		if got := a.result(); got != "error: failed to send question: no connected clients for agent a" {
+			t.Error(got)
+		}
+		for input, want := range map[string]string{
+			`{"options":[{"label":"A"}]}`: "question is required", `{"question":"q"}`: "at least one option is required",
+			`{"question":"q","options":[{"label":"A"},{"label":"A"}]}`: `duplicate option label: "A"`,
+			`{"question":"q","options":[{}]}`:                          "options[0]: label is required",
+		} {
+			a.ask("7", input)
+			if got := a.result(); got != "error: "+want {
+				t.Errorf("%s: %s", input, got)
+			}
+		}
+		if got := g.events(a.request); got != "message user_question question_answered user_question question_answered user_question question_answered user_question question_answered user_question done" {
+			t.Error(got)
+		}
+	})
+}
+
+// TestQuestionIsForTheCaller: others see and answer only what their own turns ask.
+func TestQuestionIsForTheCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewInBubble(t, Locked)
+		me, token := g.Principal("me", auth.Member)
+		a := g.asking(Bearer(token), me)
+		a.ask("1", askShip)
+		id := g.pending(token)
+		_, stranger := g.Principal("stranger", auth.Member)
+		if _, text := g.request("GET", "/api/questions", stranger, ""); strings.Contains(text, "Ship") {
+			t.Error(text)
+		}
+		body := `{"agent_id":"a","question_id":"` + id + `","selected":["Yes"]}`
+		if resp, text := g.request("POST", "/api/questions/answer", stranger, body); resp.StatusCode != http.StatusNotFound {
+			t.Error(resp.Status, text)
+		}
+		if resp, text := g.request("POST", "/api/questions/answer", token, body); resp.StatusCode != 200 {
+			t.Error(resp.Status, text)
+		}
+		if got := a.result(); got != `{"answered":true,"selected":["Yes"]}` {
+			t.Error(got)
+		}
+		// An agent that goes away asks nobody any more.
+		a.ask("2", askShip)
+		g.pending(token)
+		a.Die()
+		synctest.Wait()
+		if _, text := g.request("GET", "/api/questions", token, ""); strings.Contains(text, "Ship") {
+			t.Error(text)
+		}
+	})
+}
