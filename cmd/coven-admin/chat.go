@@ -41,7 +41,8 @@ A message is sent once, whatever happens to the connection: a lost one is opened
 goes on where it was. Ctrl-C leaves; the agent goes on.
 
 When the agent asks whether it may run a tool, you are asked, if you are at a terminal; --approve
-answers for you, and --approve=ask reads your answers from stdin also when that is no terminal.`,
+answers for you, and --approve=ask reads your answers from stdin also when that is no terminal. In the
+same way you are asked what the agent wants to know from people.`,
 		Example: "  coven-admin chat echo hello there\n  coven-admin chat echo --thread $THREAD --approve no < questions.txt",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -138,6 +139,10 @@ func (c *chat) print(e sse.Event, said *bool) error {
 		Full                          string `json:"full_response"`
 		Thread                        string `json:"thread_id"`
 		Filename, URL                 string
+		QuestionID                    string `json:"question_id"`
+		Question                      string
+		Options                       []option
+		Multi                         bool `json:"multi_select"`
 	}
 	if err := json.Unmarshal(e.Data, &d); err != nil {
 		return fmt.Errorf("unexpected event %s: %w", e.Name, err)
@@ -162,6 +167,15 @@ func (c *chat) print(e sse.Event, said *bool) error {
 		}
 		note("[the agent asks whether it may run %s %s]", d.Name, d.Input)
 		return c.decide(d.ID)
+	case "user_question":
+		if c.approve == "ask" {
+			note = c.note
+		}
+		note("[the agent asks: %s]", d.Question)
+		for i, o := range d.Options {
+			note("  %d. %s%s", i+1, o.Label, described(o.Description))
+		}
+		return c.choose(d.QuestionID, d.Options, d.Multi)
 	case "file":
 		note("[file %s: %s]", d.Filename, c.url(d.URL))
 	case "warning":
@@ -220,6 +234,70 @@ func (c *chat) decide(tool string) error {
 		return nil
 	}
 	return err
+}
+
+// An option is an answer that the agent suggests.
+type option struct{ Label, Description string }
+
+func described(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " (" + s + ")"
+}
+
+// choose answers a question of the agent to people. Somebody else may have been faster: that is no
+// error.
+func (c *chat) choose(id string, options []option, multi bool) error {
+	if c.approve != "ask" {
+		return nil
+	}
+	what := "a number"
+	if multi {
+		what = "numbers"
+	}
+	for {
+		fmt.Fprintf(c.cmd.ErrOrStderr(), "%s, or your own words? ", what)
+		line, err := c.lines.next(c.cmd.Context())
+		if errors.Is(err, io.EOF) {
+			c.note("[not answered]")
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		answer := object{"agent_id": c.agent, "question_id": id}
+		if labels := chosen(line, options); labels != nil {
+			answer["selected"] = labels
+		} else {
+			answer["custom_text"] = line
+		}
+		_, err = c.ask(c.cmd.Context(), http.MethodPost, "/api/questions/answer", answer)
+		if f, ok := errors.AsType[*failure](err); ok && (f.status == http.StatusNotFound || f.status == http.StatusBadRequest) {
+			c.note("[%s]", f.text)
+			if f.status == http.StatusBadRequest {
+				continue
+			}
+			return nil
+		}
+		return err
+	}
+}
+
+// chosen returns the labels of the options that a line has the numbers of; nil when it has anything else.
+func chosen(line string, options []option) (labels []string) {
+	for _, word := range strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == ',' }) {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < 1 || n > len(options) {
+			return nil
+		}
+		labels = append(labels, options[n-1].Label)
+	}
+	return labels
 }
 
 // lines reads lines and can stop waiting for one: a read of a terminal cannot be interrupted.

@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"coven-admin": main})
 }
 
-// talk has an agent echo what it is told. It fails at "fail", asks for a tool at "tool", and sends
-// what would steer a terminal at "steer". It refuses the injection "nonsense".
+// talk has an agent echo what it is told. It fails at "fail", asks for a tool at "tool", asks people at
+// "question", and sends what would steer a terminal at "steer". It refuses the injection "nonsense".
 func talk(a *gatewaytest.Agent) {
 	asking := "" // the request that waits for an approval
 	for m := a.Next(); m != nil; m = a.Next() {
@@ -41,6 +41,11 @@ func talk(a *gatewaytest.Agent) {
 				words += " for all"
 			}
 			a.Text(asking, words)
+			a.Done(asking, "")
+			continue
+		}
+		if r := m.GetPackToolResult(); r != nil {
+			a.Text(asking, r.GetOutputJson(), r.GetError())
 			a.Done(asking, "")
 			continue
 		}
@@ -58,6 +63,11 @@ func talk(a *gatewaytest.Agent) {
 			a.Reply(&pb.MessageResponse{RequestId: s.RequestId, Event: &pb.MessageResponse_ToolApprovalRequest{
 				ToolApprovalRequest: &pb.ToolApprovalRequest{Id: "t-" + s.RequestId, Name: "bash", InputJson: `{"command":"ls"}`},
 			}})
+		case s.Content == "question":
+			asking = s.RequestId
+			a.Send(&pb.AgentMessage{Payload: &pb.AgentMessage_ExecutePackTool{ExecutePackTool: &pb.ExecutePackTool{
+				RequestId: "q", ToolName: "ask_user", InputJson: `{"question":"Which?","options":[{"label":"red","description":"like fire"},{"label":"blue"}]}`,
+			}}})
 		case s.Content == "wait":
 		default:
 			a.Text(s.RequestId, "you said ", s.Content)
@@ -104,7 +114,7 @@ func where(e *testscript.Env, gw *gatewaytest.Gateway) {
 // TestOpen runs the command against a gateway that asks for no credentials.
 func TestOpen(t *testing.T) {
 	gw := gatewaytest.New(t)
-	go talk(gw.Agent("echo", takesInjections))
+	go talk(gw.Agent("echo", takesInjections, func(r *pb.RegisterAgent) { r.Capabilities = []string{"ui"} }))
 	testscript.Run(t, params(testscript.Params{Dir: "testdata/open"}, func(e *testscript.Env) { where(e, gw) }))
 }
 

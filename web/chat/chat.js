@@ -57,6 +57,54 @@ function approval(e) {
   log.lastElementChild.append(buttons);
 }
 
+// question asks what the agent wants to know from people; the card goes when it is answered.
+function question(e) {
+  const card = document.createElement('form');
+  card.className = 'question';
+  card.dataset.question = e.question_id;
+  card.dataset.turn = e.request_id; // goes with it
+  const title = document.createElement('p');
+  title.textContent = e.header ? `${e.header}: ${e.question}` : e.question;
+  card.append(title);
+  const answer = async (selected, custom_text) => {
+    const r = await fetch('/api/questions/answer', { method: 'POST', body: JSON.stringify({ agent_id: agent.value, question_id: e.question_id, selected, custom_text }) });
+    if (!r.ok) refusal.textContent = (await r.json()).error; // else the answer comes as an event
+  };
+  const boxes = [];
+  for (const o of e.options) {
+    const label = document.createElement(e.multi_select ? 'label' : 'button');
+    if (e.multi_select) {
+      const box = document.createElement('input');
+      box.type = 'checkbox';
+      box.value = o.label;
+      boxes.push(box);
+      label.append(box, ` ${o.label}`);
+    } else {
+      label.type = 'button';
+      label.textContent = o.label;
+      label.addEventListener('click', () => answer([o.label]));
+    }
+    if (o.description) label.title = o.description;
+    card.append(label);
+  }
+  const own = document.createElement('input');
+  own.placeholder = 'Your own words';
+  own.setAttribute('aria-label', 'Your own words');
+  const send = document.createElement('button');
+  send.textContent = 'Answer';
+  const refusal = document.createElement('p');
+  refusal.className = 'bad';
+  refusal.setAttribute('role', 'alert');
+  card.append(own, send, refusal);
+  card.addEventListener('submit', (ev) => {
+    ev.preventDefault();
+    answer(boxes.filter((b) => b.checked).map((b) => b.value), own.value);
+  });
+  note(e, 'tool');
+  log.lastElementChild.append(card);
+  log.scrollTop = log.scrollHeight;
+}
+
 const show = {
   message(e) { note(e, 'mine', e.content); thread = e.thread_id; },
   text(e) { grow(e.request_id, 'text', e.text); },
@@ -69,6 +117,17 @@ const show = {
       b.replaceWith(` ${e.approved ? 'allowed' : 'denied'} by ${e.by}`);
     }
   },
+  user_question: question,
+  question_answered(e) {
+    const words = [...e.selected, e.custom_text].filter(Boolean).join(', ');
+    for (const card of log.querySelectorAll(`[data-question="${CSS.escape(e.question_id)}"]`)) {
+      const said = document.createElement('p');
+      said.textContent = e.reason ? 'nobody answered' : `${e.by}: ${words}`;
+      card.replaceWith(card.firstElementChild, said);
+    }
+  },
+  queued(e) { note(e, 'note', `waits for the agent until ${new Date(e.until).toLocaleString()}`); },
+  delivered(e) { note(e, 'note', 'delivered'); },
   file,
   warning(e) { note(e, 'note bad', e.error); },
   usage(e) { note(e, 'note', `${e.input_tokens} tokens in, ${e.output_tokens} out`); },
