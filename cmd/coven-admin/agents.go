@@ -35,6 +35,7 @@ func agentsCommand(a *app) *cobra.Command {
 			method: http.MethodDelete, path: "/api/admin/agents/{0}/ownership", said: "released",
 		}),
 		injectCommand(a),
+		policyCommand(a),
 		createPrincipal(a, help{
 			use: "create", short: "Create the principal of an agent", example: "coven-admin agents create --name builder --pubkey \"$(cat id_ed25519.pub)\"",
 		}, "agent"),

@@ -173,6 +173,8 @@ func (a *API) routes() []route {
 		{"DELETE /api/admin/invites/{id}", a.revokeInvite},
 
 		{"GET /api/admin/agents", a.listOwners},
+		{"GET /api/admin/agents/{id}/approval-policy", a.approvalPolicy},
+		{"PUT /api/admin/agents/{id}/approval-policy", a.setApprovalPolicy},
 		{"POST /api/admin/agents/{id}/transfer", a.transferAgent},
 		{"DELETE /api/admin/agents/{id}/ownership", a.releaseAgent},
 

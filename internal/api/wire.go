@@ -113,7 +113,11 @@ func (e *encoder) payload(ev conversation.Event) (string, fields) {
 	case conversation.Approval:
 		return "tool_approval", fields{"id": b.ID, "name": b.Name, "input_json": b.Input, "request_id": ev.TurnID}
 	case conversation.Decision:
-		return "tool_decision", fields{"id": b.ID, "approved": b.Approved, "approve_all": b.All, "by": b.By, "request_id": ev.TurnID}
+		f := fields{"id": b.ID, "approved": b.Approved, "approve_all": b.All, "by": b.By, "request_id": ev.TurnID}
+		if b.Name != "" || b.Input != "" { // nobody was asked, so this says what for
+			f["name"], f["input_json"] = b.Name, b.Input
+		}
+		return "tool_decision", f
 	case conversation.Usage:
 		return "usage", usageFields(b)
 	case conversation.FileSent:

@@ -156,9 +156,11 @@ var Routes = map[string]Rule{
 	"POST /api/admin/invites":        {Admins, ScopeAdmin, Managed}, // the principals that they promise
 	"DELETE /api/admin/invites/{id}": {Admins, ScopeAdmin, Managed},
 
-	"GET /api/admin/agents":                   {Admins, ScopeAdmin, NoObject},
-	"POST /api/admin/agents/{id}/transfer":    {Admins, ScopeAdmin, Managed},
-	"DELETE /api/admin/agents/{id}/ownership": {Admins, ScopeAdmin, Managed},
+	"GET /api/admin/agents":                      {Admins, ScopeAdmin, NoObject},
+	"GET /api/admin/agents/{id}/approval-policy": {Admins, ScopeAdmin, NoObject},
+	"PUT /api/admin/agents/{id}/approval-policy": {Admins, ScopeAdmin, NoObject},
+	"POST /api/admin/agents/{id}/transfer":       {Admins, ScopeAdmin, Managed},
+	"DELETE /api/admin/agents/{id}/ownership":    {Admins, ScopeAdmin, Managed},
 
 	"GET /api/admin/secrets":            {Admins, ScopeAdmin, NoObject},
 	"PUT /api/admin/secrets":            {Admins, ScopeAdmin, NoObject},

@@ -16,6 +16,9 @@ import (
 // when nobody has to think about it (grpc.md 4.9).
 const agentReady = 50 * time.Millisecond
 
+// auditTimeout bounds the wait for the record of an answer that nobody waits for.
+const auditTimeout = 10 * time.Second
+
 // A Question is an approval that an agent waits for.
 type Question struct {
 	AgentID  string
@@ -25,6 +28,30 @@ type Question struct {
 	Name     string // of the tool
 	Input    string // JSON text as the agent wrote it
 	AskedAt  time.Time
+	// When it is denied unless somebody answers it; zero for never. In any case it ends with its turn.
+	ExpiresAt time.Time
+
+	number  int         // among those of the turn
+	settled bool        // its answer is on its way, and nobody is asked any more
+	expiry  *time.Timer // denies it; nil for none
+}
+
+// stop keeps a question from expiring.
+func (q Question) stop() {
+	if q.expiry != nil {
+		q.expiry.Stop()
+	}
+}
+
+// record is what the audit log says of the answer to a question.
+func (q Question) record(by auth.Principal, d Decision) auth.AuditRecord {
+	detail := map[string]any{
+		"agent_id": q.AgentID, "tool": q.Name, "tool_id": q.ToolID, "input_sha256": q.InputHash(), "approved": d.Approved, "all": d.All,
+	}
+	if by.ID == "" {
+		detail["by"] = d.By
+	}
+	return auth.NewRecord(by, "decide_tool", "turn", q.TurnID, detail)
 }
 
 // InputHash identifies the arguments that a person was shown: the SHA-256 of Input in hex.
@@ -61,17 +88,15 @@ func (s *Service) Approve(ctx context.Context, v Verdict) error {
 		return err
 	}
 	for _, t := range s.asking(agentID, whose) {
-		q, err := t.decide(v, Decision{ID: v.ToolID, Approved: v.Approved, All: v.All, By: p.Name, PrincipalID: p.ID})
+		d := Decision{ID: v.ToolID, Approved: v.Approved, All: v.All, By: p.Name, PrincipalID: p.ID}
+		q, err := t.decide(v, d)
 		if fault.CodeOf(err) == fault.NotFound {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		err = s.opts.Audit(ctx, auth.NewRecord(p, "decide_tool", "turn", q.TurnID, map[string]any{
-			"agent_id": agentID, "tool": q.Name, "tool_id": q.ToolID, "input_sha256": q.InputHash(), "approved": v.Approved, "all": v.All,
-		}))
-		if err != nil {
+		if err := s.opts.Audit(ctx, q.record(p, d)); err != nil {
 			return err
 		}
 		if err := s.dispatcher.Approve(agentID, v.ToolID, v.Approved, v.All); err != nil {
@@ -102,7 +127,11 @@ func (s *Service) Questions(ctx context.Context, agentID string) ([]Question, er
 		}
 		if whose == "" || whose == t.principal {
 			t.mu.Lock()
-			all = append(all, t.asked...)
+			for _, q := range t.asked {
+				if !q.settled {
+					all = append(all, q)
+				}
+			}
 			t.mu.Unlock()
 		}
 	}
@@ -123,43 +152,112 @@ func (s *Service) asking(agentID, principal string) []*liveTurn {
 	return turns
 }
 
-// ask notes that the agent waits for an approval. One that an earlier decision answers gets that
-// answer in a moment. t.mu is held.
+// ask takes an agent's wish to run a tool. What a policy or an earlier decision answers gets that
+// answer in a moment; the rest is a question to people. t.mu is held.
 func (t *liveTurn) ask(b Approval) {
-	if len(t.asked) == maxAsked {
+	s, now := t.service, time.Now().UTC().Truncate(time.Microsecond)
+	q := Question{AgentID: t.feed.agentID, TurnID: t.id, ThreadID: t.thread, ToolID: b.ID, Name: b.Name, Input: b.Input, AskedAt: now}
+	full := len(t.asked) == maxAsked
+	action := s.action(q.AgentID, q.Name)
+	timeout := s.opts.ApprovalTimeout
+	if action == Ask && t.decided == nil && timeout > 0 && !full {
+		q.ExpiresAt = now.Add(timeout)
+	}
+	if action == Ask || full {
+		b.ExpiresAt = q.ExpiresAt
+		t.push(item{body: b})
+	}
+	if full {
 		return
 	}
-	t.asked = append(t.asked, Question{
-		AgentID: t.feed.agentID, TurnID: t.id, ThreadID: t.thread, ToolID: b.ID, Name: b.Name, Input: b.Input, AskedAt: time.Now().UTC(),
-	})
-	if t.decided == nil {
-		return
+	t.numbered++
+	q.number = t.numbered
+	switch {
+	case action != Ask:
+		q.settled = true
+		t.decideSoon(agentReady, q, Decision{ID: q.ToolID, Approved: action == Allow, By: byPolicy, Name: q.Name, Input: q.Input}, true)
+	case t.decided != nil:
+		q.settled = true
+		t.decideSoon(agentReady, q, Decision{ID: q.ToolID, Approved: t.decided.Approved, By: t.decided.By}, false)
+	case timeout > 0:
+		number := q.number
+		q.expiry = time.AfterFunc(timeout, func() { t.expire(number) })
 	}
-	again := Decision{ID: b.ID, Approved: t.decided.Approved, By: t.decided.By}
-	time.AfterFunc(agentReady, func() {
-		v := Verdict{ToolID: again.ID, Approved: again.Approved}
-		if _, err := t.decide(v, again); err != nil {
-			return // somebody was faster, or the turn is over
+	t.asked = append(t.asked, q)
+}
+
+// expire denies a question that nobody has answered.
+func (t *liveTurn) expire(number int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := slices.IndexFunc(t.asked, func(q Question) bool { return q.number == number && !q.settled })
+	if i < 0 || t.ending {
+		return // somebody was faster
+	}
+	t.asked[i].settled = true // so that nobody else answers it meanwhile
+	t.decideSoon(0, t.asked[i], Decision{ID: t.asked[i].ToolID, By: byTimeout}, true)
+}
+
+// decideSoon gives a settled question its answer after a time. A new decision goes into the audit log
+// first; an earlier one is there. The service waits for it when it closes. t.mu is held.
+func (t *liveTurn) decideSoon(after time.Duration, q Question, d Decision, isNew bool) {
+	s := t.service
+	s.answers.Add(1)
+	time.AfterFunc(after, func() {
+		defer s.answers.Done()
+		if !t.waits(q.number) {
+			return // the turn is over
 		}
-		if err := t.service.dispatcher.Approve(t.feed.agentID, v.ToolID, v.Approved, false); err != nil {
-			t.service.logger.Info("an agent could not be told a decision", "request_id", t.id, "tool_id", v.ToolID, "error", err)
+		if isNew {
+			ctx, cancel := context.WithTimeout(context.Background(), auditTimeout)
+			defer cancel()
+			if err := s.opts.Audit(ctx, q.record(auth.Principal{}, d)); err != nil {
+				d.Approved = false // nothing is allowed that is not written down
+				s.logger.Error("a decision about a tool could not be recorded, so it is denied", "request_id", t.id, "tool_id", q.ToolID, "error", err)
+			}
+		}
+		if !t.conclude(q.number, d) {
+			return
+		}
+		if err := s.dispatcher.Approve(q.AgentID, q.ToolID, d.Approved, false); err != nil {
+			s.logger.Info("an agent could not be told a decision", "request_id", t.id, "tool_id", q.ToolID, "error", err)
 		}
 	})
 }
 
-// asks reports whether the agent waits for somebody to approve a tool: what an earlier decision
-// answers is nobody's question.
+// waits reports whether a question has no answer yet and its turn goes on.
+func (t *liveTurn) waits(number int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.ending && slices.ContainsFunc(t.asked, func(q Question) bool { return q.number == number })
+}
+
+// conclude records the answer to a settled question. It reports false when the turn is over.
+func (t *liveTurn) conclude(number int, d Decision) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := slices.IndexFunc(t.asked, func(q Question) bool { return q.number == number })
+	if i < 0 || t.ending {
+		return false
+	}
+	t.asked = slices.Delete(t.asked, i, i+1)
+	t.push(item{body: d})
+	return true
+}
+
+// asks reports whether the agent waits for somebody to approve a tool: what a policy or an earlier
+// decision answers is nobody's question.
 func (t *liveTurn) asks(toolID string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.decided == nil && slices.ContainsFunc(t.asked, func(q Question) bool { return q.ToolID == toolID })
+	return slices.ContainsFunc(t.asked, func(q Question) bool { return q.ToolID == toolID && !q.settled })
 }
 
-// decide records the answer to an open question and returns the question.
+// decide records somebody's answer to an open question and returns the question.
 func (t *liveTurn) decide(v Verdict, d Decision) (Question, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	i := slices.IndexFunc(t.asked, func(q Question) bool { return q.ToolID == v.ToolID })
+	i := slices.IndexFunc(t.asked, func(q Question) bool { return q.ToolID == v.ToolID && !q.settled })
 	if i < 0 || t.ending {
 		return Question{}, fault.New(fault.NotFound, "no open question")
 	}
@@ -167,6 +265,7 @@ func (t *liveTurn) decide(v Verdict, d Decision) (Question, error) {
 	if v.InputHash != "" && v.InputHash != q.InputHash() {
 		return q, fault.New(fault.Conflict, "the arguments of tool %q are not those that were shown", v.ToolID)
 	}
+	q.stop()
 	t.asked = slices.Delete(t.asked, i, i+1)
 	if d.All {
 		t.decided = &d

@@ -25,6 +25,8 @@ func encode(b Body) (kind Kind, text, detail string, err error) {
 		text = b.Output
 	case Approval:
 		text = b.Input
+	case Decision:
+		text = b.Input
 	case FileSent:
 		text = b.File.Name
 	case Ended:
@@ -81,7 +83,9 @@ func decode(kind Kind, text, detail string) (Body, error) {
 	case KindSessionOrphaned:
 		return detailOf[SessionOrphaned](detail)
 	case KindDecision:
-		return detailOf[Decision](detail)
+		b, err := detailOf[Decision](detail)
+		b.Input = text
+		return b, err
 	case KindEnqueued:
 		return detailOf[Enqueued](detail)
 	case KindDelivered:

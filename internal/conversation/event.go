@@ -92,20 +92,31 @@ type ToolResult struct {
 
 // Approval is the agent's question whether it may run a tool.
 type Approval struct {
-	ID    string `json:"id"`
-	Name  string `json:"name"`
-	Input string `json:"-"`
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Input     string    `json:"-"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"` // when it is denied; zero for never
 }
 
-// Decision is the answer to an Approval. There is one for each that was answered before its turn
-// ended.
+// Decision is the answer to an Approval, or stands for both where nobody was asked. There is one for
+// each that was answered before its turn ended.
 type Decision struct {
 	ID          string `json:"id"`
 	Approved    bool   `json:"approved,omitempty"`
 	All         bool   `json:"all,omitempty"`       // it holds for the rest of the turn
 	By          string `json:"by"`                  // for people
-	PrincipalID string `json:"principal,omitempty"` // who decided; "" when an earlier decision held
+	PrincipalID string `json:"principal,omitempty"` // who decided; "" when an earlier decision held, a policy, or the time
+
+	// What the agent wanted to run, where nobody was asked. There is no Approval then.
+	Name  string `json:"name,omitempty"`
+	Input string `json:"-"`
 }
+
+// Who has decided where no person did; Decision.By.
+const (
+	byPolicy  = "policy"
+	byTimeout = "timeout"
+)
 
 // Enqueued says that the message of the turn waits for its agent.
 type Enqueued struct {

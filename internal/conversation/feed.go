@@ -114,6 +114,8 @@ func sizeOf(e Event) int {
 		return eventOverhead + len(b.Output)
 	case Approval:
 		return eventOverhead + len(b.Input)
+	case Decision:
+		return eventOverhead + len(b.Input)
 	case Trouble:
 		return eventOverhead + len(b.Text)
 	case Ended:

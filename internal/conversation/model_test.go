@@ -195,7 +195,7 @@ func (w *world) start() {
 	w.agents = newAgents()
 	w.service, err = conversation.New(context.Background(), conversation.Options{
 		Log: w.log, Dispatcher: w.agents, Files: store.OpenBlobs(filepath.Join(filepath.Dir(w.path), "files")),
-		Logger: slog.New(slog.DiscardHandler), Metrics: conversation.NewMetrics(prometheus.NewRegistry()), Policy: everything{}, Audit: func(context.Context, auth.AuditRecord) error { return nil },
+		Logger: slog.New(slog.DiscardHandler), Metrics: conversation.NewMetrics(prometheus.NewRegistry()), Policy: everything{}, Approvals: w.db.ApprovalPolicies(w.note), Audit: func(context.Context, auth.AuditRecord) error { return nil },
 		SilenceTimeout: time.Hour, CancelGrace: time.Second, MaxMessage: 1 << 20, MaxFile: 10 << 20, MaxFiles: 10,
 		Retention: w.retention,
 	})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -41,15 +42,17 @@ type Options struct {
 	Metrics    *Metrics
 	Policy     Policy
 	Bindings   Bindings
+	Approvals  ApprovalPolicies
 	// Audit writes a record into the audit log.
 	Audit func(context.Context, auth.AuditRecord) error
 
-	SilenceTimeout time.Duration // a turn whose agent says nothing for so long fails
-	CancelGrace    time.Duration // for an agent to acknowledge a cancellation
-	MaxMessage     int64         // bytes of text
-	MaxFile        int64         // bytes of one file
-	MaxFiles       int           // files of one message
-	Retention      Retention     // what is kept
+	SilenceTimeout  time.Duration // a turn whose agent says nothing for so long fails
+	CancelGrace     time.Duration // for an agent to acknowledge a cancellation
+	MaxMessage      int64         // bytes of text
+	MaxFile         int64         // bytes of one file
+	ApprovalTimeout time.Duration // a question whether a tool may run is denied after that; 0 for never
+	MaxFiles        int           // files of one message
+	Retention       Retention     // what is kept
 }
 
 // A Service is everything that can be done with conversations.
@@ -61,7 +64,10 @@ type Service struct {
 	metrics    *Metrics
 	committer  *committer
 	keeper     *keeper
-	pruning    chan struct{} // capacity 1: full while somebody has something removed from a conversation
+	policies   atomic.Pointer[map[string][]ToolRule] // of approvals, by agent id; not changed in place
+	ruling     chan struct{}                         // capacity 1: full while somebody changes the policies
+	answers    sync.WaitGroup                        // to questions that people do not answer; started while their turn is open
+	pruning    chan struct{}                         // capacity 1: full while somebody has something removed from a conversation
 
 	feedsMu sync.Mutex
 	feeds   map[string]*feed // by agent id; only those in use
@@ -94,7 +100,13 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		inboxes:   make(map[string]*inbox),
 		drained:   make(chan struct{}),
 		pruning:   make(chan struct{}, 1),
+		ruling:    make(chan struct{}, 1),
 	}
+	policies, err := o.Approvals.ApprovalPolicies(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the approval policies: %w", err)
+	}
+	s.policies.Store(&policies)
 	waiting, err := s.recover(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("end what the last run left open: %w", err)
@@ -465,6 +477,7 @@ func (s *Service) Close() error {
 	if s.keeper != nil {
 		s.keeper.close()
 	}
+	s.answers.Wait()
 	s.committer.close()
 	s.deliveries.Wait()
 	return nil

@@ -74,6 +74,7 @@ type liveTurn struct {
 	handed    chan struct{}      // closed when the log says that the agent has the message; nil unless somebody waits for that
 	asked     []Question         // approvals that the agent waits for
 	questions []*PendingQuestion // that people have not answered
+	numbered  int                // approvals so far
 	decided   *Decision          // one that holds for the rest of the turn; nil if there is none
 	cancelled string             // why somebody asked to stop it; empty if nobody did
 	room      chan struct{}      // capacity 1: size has shrunk, or the turn has ended
@@ -150,7 +151,6 @@ func (t *liveTurn) On(ctx context.Context, b Body) error {
 	case Ended:
 		t.finish(t.outcome(b))
 	case Approval:
-		t.push(item{body: b})
 		t.ask(b)
 	default:
 		t.push(item{body: b})
@@ -213,6 +213,9 @@ func (t *liveTurn) finish(e Ended) {
 	t.silence.Stop()
 	if t.quiet != nil {
 		t.quiet.Stop()
+	}
+	for _, q := range t.asked {
+		q.stop()
 	}
 	t.push(item{body: e})
 	select {

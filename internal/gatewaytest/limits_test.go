@@ -64,6 +64,7 @@ var elsewhere = map[string]string{
 	"event of an agent":   "internal/agent TestMessageSizes",
 	"principals that wait for an administrator": "internal/auth TestRegistrationLimits",
 	"injections that an agent has not answered": "TestInject",
+	"approval policies":                         "TestApprovalPolicies",
 }
 
 // xs is a text of a length.
@@ -332,6 +333,21 @@ func TestLimitsOfAll(t *testing.T) {
 					_, err := client(small).CancelTurn(context.Background(), &pb.CancelTurnRequest{ConversationKey: "a", RequestId: turn.ID, Reason: xs(n)})
 					return err
 				}, code: codes.InvalidArgument, words: "reason must not be longer than 1000 bytes", taken: "the turn has already ended",
+			},
+			{
+				what: "rules of an approval policy", most: conversation.MaxRules, http: func(n int) sent {
+					return sent{"PUT", "/api/admin/agents/a/approval-policy", withField("{", "rules", slices.Repeat([]map[string]string{{"tool": "x", "action": "ask"}}, n)), nil}
+				}, over: 400, words: "rules must not have more than 100 entries; this one has N",
+			},
+			{
+				what: "pattern of a rule", most: conversation.MaxPattern, http: func(n int) sent {
+					return sent{"PUT", "/api/admin/agents/a/approval-policy", withField("{", "rules", []map[string]string{{"tool": xs(n), "action": "ask"}}), nil}
+				}, over: 400, words: "rules[0]: tool must not be longer than 200 bytes; this one has N",
+			},
+			{
+				what: "agent id of an approval policy", most: 200, http: func(n int) sent {
+					return sent{"PUT", "/api/admin/agents/" + xs(n) + "/approval-policy", `{"rules":[]}`, nil}
+				}, over: 400, words: "agent_id must have 1 to 200 bytes of UTF-8",
 			},
 			{
 				what: "injection", most: conversation.MaxInjection, http: func(n int) sent {

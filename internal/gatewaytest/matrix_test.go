@@ -1249,7 +1249,11 @@ var routes = map[string]route{
 		})}
 	}},
 
-	"GET /api/admin/agents": {rule: admins, request: plain},
+	"GET /api/admin/agents":                      {rule: admins, request: plain},
+	"GET /api/admin/agents/{id}/approval-policy": {rule: admins, request: func(*trial) request { return request{path: "/api/admin/agents/nobody/approval-policy"} }},
+	"PUT /api/admin/agents/{id}/approval-policy": {rule: admins, request: func(*trial) request {
+		return request{path: "/api/admin/agents/nobody/approval-policy", body: `{"rules":[{"tool":"*","action":"deny"}]}`}
+	}},
 	"POST /api/admin/agents/{id}/transfer": {rule: adminsOn, request: func(x *trial) request {
 		id := x.target()
 		return request{path: fmt.Sprintf("/api/admin/agents/given-%d/transfer", x.next()), body: fmt.Sprintf(`{"principal_id":%q}`, id)}

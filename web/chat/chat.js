@@ -113,6 +113,7 @@ const show = {
   tool_result(e) { note(e, e.is_error ? 'tool bad' : 'tool', e.output); },
   tool_approval: approval,
   tool_decision(e) {
+    if (e.name) note(e, 'tool', `${e.name} ${e.input_json}: ${e.approved ? 'allowed' : 'denied'} by ${e.by}`); // nobody was asked
     for (const b of log.querySelectorAll(`[data-turn="${CSS.escape(e.request_id)}"][data-tool="${CSS.escape(e.id)}"]`)) {
       b.replaceWith(` ${e.approved ? 'allowed' : 'denied'} by ${e.by}`);
     }

@@ -49,12 +49,14 @@ var events = []event{
 		{"input_json", str, "its arguments, JSON as the agent wrote it"},
 		{"request_id", str, "the turn"},
 	}},
-	{"tool_decision", "ToolDecision", "Somebody has answered a `tool_approval`.", fields{
+	{"tool_decision", "ToolDecision", "Somebody has answered a `tool_approval`; or the approval policy has, before anybody was asked.", fields{
 		{"id", str, "the call"},
 		{"approved", boolean, ""},
 		{"approve_all", boolean, "it holds for the rest of the turn"},
-		{"by", str, "who has answered, for people"},
+		{"by", str, "who has answered, for people; `policy` or `timeout` where nobody did"},
 		{"request_id", str, "the turn"},
+		{"name?", str, "the tool, where nobody was asked"},
+		{"input_json?", str, "its arguments, where nobody was asked"},
 	}},
 	{"user_question", "UserQuestion", "The agent asks people. Answer with `POST /api/questions/answer`.", fields{
 		{"question_id", str, ""},

@@ -370,6 +370,15 @@ var groups = []group{
 			query: []parameter{{"principal_id", str, "only of this principal"}, pageOf(100, 500), turnPage}, answers: one(200, "OwnedAgents"),
 		},
 		{
+			route: "GET /api/admin/agents/{id}/approval-policy", id: "getApprovalPolicy", summary: "Read what becomes of an agent's wishes to run tools",
+			text: "`*` stands for all agents.", answers: one(200, "ApprovalPolicy"),
+		},
+		{
+			route: "PUT /api/admin/agents/{id}/approval-policy", id: "setApprovalPolicy", summary: "Say what becomes of an agent's wishes to run tools",
+			text: "The first rule that matches counts, those of the agent before those of `*`; without one, people are asked. It replaces all rules, and holds for what is asked from now on.",
+			body: body{json: "SetApprovalPolicy"}, answers: one(200, "ApprovalPolicy"), errors: []int{409},
+		},
+		{
 			route: "POST /api/admin/agents/{id}/transfer", id: "transferAgent", summary: "Give an agent id to a principal",
 			body: body{json: "Transfer"}, answers: done, errors: []int{404},
 		},

@@ -1,6 +1,8 @@
 package openapi
 
 import (
+	"fmt"
+
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
@@ -384,6 +386,12 @@ func schemas() object {
 			field{"claimed_at", moment, ""},
 			field{"confirmed", boolean, "the owner sees what was said and gets the secrets of the id"},
 			field{"connected", boolean, ""},
+		)},
+		{"ApprovalPolicy", record("", field{"agent_id", str, "`*` for all agents"}, field{"rules", list(ref("ToolRule")), "the first one that matches counts"})},
+		{"SetApprovalPolicy", record("", field{"rules", list(ref("ToolRule")), fmt.Sprintf("all of them, in order; at most %d", conversation.MaxRules)})},
+		{"ToolRule", record("What becomes of an agent's wish to run a tool.",
+			field{"tool", upTo(conversation.MaxPattern), "the name of the tool; `*` stands for any characters, `?` for one, `[a-z]` and `[^a-z]` for one of these or of the others; in bytes"},
+			field{"action", oneOf(conversation.Ask, conversation.Allow, conversation.Deny), "people are asked; or nobody is, and the agent may or may not"},
 		)},
 		{"Transfer", record("", field{"principal_id", str, "the new owner"})},
 
