@@ -252,17 +252,17 @@ func (t *liveTurn) answer(id string, a Answered) bool {
 }
 
 // fits returns why an answer is none to the question.
-func (q UserQuestion) fits(a Answer) error {
+func (u UserQuestion) fits(a Answer) error {
 	switch {
 	case len(a.Text) > MaxAnswerText:
 		return fault.New(fault.TooLarge, "custom_text must not be longer than %d bytes; this one has %d", MaxAnswerText, len(a.Text))
 	case !utf8.ValidString(a.Text):
 		return fault.New(fault.Invalid, "custom_text must be UTF-8")
-	case len(a.Selected) > 1 && !q.Multi:
+	case len(a.Selected) > 1 && !u.Multi:
 		return fault.New(fault.Invalid, "selected must have at most one of the options; this one has %d", len(a.Selected))
 	}
 	for i, s := range a.Selected {
-		if !slices.ContainsFunc(q.Options, func(o Option) bool { return o.Label == s }) {
+		if !slices.ContainsFunc(u.Options, func(o Option) bool { return o.Label == s }) {
 			return fault.New(fault.Invalid, "selected[%d]: %q is not an option", i, s)
 		}
 		if slices.Contains(a.Selected[:i], s) {
