@@ -19,6 +19,9 @@ func (a *API) listApprovals(w http.ResponseWriter, r *http.Request) error {
 			"agent_id": q.AgentID, "request_id": q.TurnID, "thread_id": q.ThreadID, "tool_id": q.ToolID, "tool_name": q.Name,
 			"input_json": q.Input, "input_sha256": q.InputHash(), "asked_at": stamp(q.AskedAt),
 		}
+		if !q.ExpiresAt.IsZero() {
+			list[i]["expires_at"] = stamp(q.ExpiresAt)
+		}
 	}
 	return writeJSON(w, http.StatusOK, fields{"approvals": list})
 }

@@ -111,7 +111,11 @@ func (e *encoder) payload(ev conversation.Event) (string, fields) {
 	case conversation.ToolResult:
 		return "tool_result", fields{"id": b.ID, "output": b.Output, "is_error": b.IsError}
 	case conversation.Approval:
-		return "tool_approval", fields{"id": b.ID, "name": b.Name, "input_json": b.Input, "request_id": ev.TurnID}
+		f := fields{"id": b.ID, "name": b.Name, "input_json": b.Input, "request_id": ev.TurnID}
+		if !b.ExpiresAt.IsZero() {
+			f["expires_at"] = stamp(b.ExpiresAt)
+		}
+		return "tool_approval", f
 	case conversation.Decision:
 		f := fields{"id": b.ID, "approved": b.Approved, "approve_all": b.All, "by": b.By, "request_id": ev.TurnID}
 		if b.Name != "" || b.Input != "" { // nobody was asked, so this says what for

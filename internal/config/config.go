@@ -90,13 +90,14 @@ type Tailscale struct {
 	Funnel    bool
 }
 
-// Agents are the deadlines of agents and their turns. All are more than zero.
+// Agents are the deadlines of agents and their turns. All but ApprovalTimeout are more than zero.
 type Agents struct {
 	HeartbeatInterval    time.Duration // agents.heartbeat_interval: how often an agent is asked to report
 	HeartbeatTimeout     time.Duration // agents.heartbeat_timeout: silence after which a stream is closed; longer than the interval
 	ReconnectGracePeriod time.Duration // agents.reconnect_grace_period: how long a turn waits for its agent's stream to return
 	TurnSilenceTimeout   time.Duration // agents.turn_silence_timeout: how long a turn may go without any event
 	CancelGracePeriod    time.Duration // agents.cancel_grace_period: how long an agent has to end a cancelled turn by itself
+	ApprovalTimeout      time.Duration // agents.approval_timeout: when the question whether an agent may run a tool is denied; zero means not before its turn ends
 }
 
 // Limits bound what one request may bring and how many may come. All but the rates are
@@ -228,6 +229,7 @@ func (c *Config) fields() []field {
 		duration("agents.reconnect_grace_period", &c.Agents.ReconnectGracePeriod),
 		duration("agents.turn_silence_timeout", &c.Agents.TurnSilenceTimeout),
 		duration("agents.cancel_grace_period", &c.Agents.CancelGracePeriod),
+		duration("agents.approval_timeout", &c.Agents.ApprovalTimeout),
 
 		size("limits.request_body", &c.Limits.RequestBody),
 		size("limits.message", &c.Limits.Message),

@@ -176,8 +176,8 @@ func TestAccepted(t *testing.T) {
 			c.Retention = Retention{90 * 24 * time.Hour, 10 << 30, 36 * time.Hour, 1000}
 		}},
 		{"no retention", "retention: {events: 0, events_size: 0, files: 0d, files_size: 0}", nil, func(*Config) {}},
-		{"agents", "agents: {heartbeat_interval: 1s, heartbeat_timeout: 1500ms, reconnect_grace_period: 1m, turn_silence_timeout: 1h30m, cancel_grace_period: 2s}", nil, func(c *Config) {
-			c.Agents = Agents{time.Second, 1500 * time.Millisecond, time.Minute, 90 * time.Minute, 2 * time.Second}
+		{"agents", "agents: {heartbeat_interval: 1s, heartbeat_timeout: 1500ms, reconnect_grace_period: 1m, turn_silence_timeout: 1h30m, cancel_grace_period: 2s, approval_timeout: 5m}", nil, func(c *Config) {
+			c.Agents = Agents{time.Second, 1500 * time.Millisecond, time.Minute, 90 * time.Minute, 2 * time.Second, 5 * time.Minute}
 		}},
 		{"limits", "limits: {request_body: 8MiB, message: 10MB, file: 65536, attachments: 3, requests_per_second: 4, address_requests_per_second: 5}", nil, func(c *Config) {
 			c.Limits = Limits{8 << 20, 10_000_000, 65536, 3, 4, 5}
@@ -350,11 +350,12 @@ func TestRefused(t *testing.T) {
 		{"duration without unit", "agents: {heartbeat_interval: 30}", nil, `g.yaml:1:30: agents.heartbeat_interval: parsing heartbeat_interval "30": a duration needs a unit, did you mean 30s?`},
 		{"no duration", "agents: {heartbeat_interval: soon}", nil, `g.yaml:1:30: agents.heartbeat_interval: parsing heartbeat_interval "soon": not a duration, write for example 30s, 5m or 1h30m`},
 		{"zero duration", "server: {shutdown_grace: 0s}", nil, "g.yaml:1:26: server.shutdown_grace: must be more than zero, not 0s"},
-		{"negative durations", "agents:\n  heartbeat_interval: -1s\n  heartbeat_timeout: -1s\n  reconnect_grace_period: -1s\n  turn_silence_timeout: -1s\n  cancel_grace_period: -1m", nil, "g.yaml:2:23: agents.heartbeat_interval: must be more than zero, not -1s\n" +
+		{"negative durations", "agents:\n  heartbeat_interval: -1s\n  heartbeat_timeout: -1s\n  reconnect_grace_period: -1s\n  turn_silence_timeout: -1s\n  cancel_grace_period: -1m\n  approval_timeout: -5m", nil, "g.yaml:2:23: agents.heartbeat_interval: must be more than zero, not -1s\n" +
 			"g.yaml:3:22: agents.heartbeat_timeout: must be more than zero, not -1s\n" +
 			"g.yaml:4:27: agents.reconnect_grace_period: must be more than zero, not -1s\n" +
 			"g.yaml:5:25: agents.turn_silence_timeout: must be more than zero, not -1s\n" +
-			"g.yaml:6:24: agents.cancel_grace_period: must be more than zero, not -1m"},
+			"g.yaml:6:24: agents.cancel_grace_period: must be more than zero, not -1m\n" +
+			"g.yaml:7:21: agents.approval_timeout: must be zero (as long as the turn lives) or more, not -5m"},
 		{"timeout within the interval", "agents: {heartbeat_interval: 90s}", nil, "g.yaml:1:30: agents.heartbeat_timeout: 1m30s is not longer than agents.heartbeat_interval (1m30s)"},
 		{"no size", "limits: {file: huge}", nil, `g.yaml:1:16: limits.file: "huge": not a size, write for example 4MiB, 10MB or 65536 (bytes)`},
 		{"zero limits", "limits:\n  request_body: 0\n  message: -1KiB\n  file: 0MB\n  attachments: 0", nil, "g.yaml:2:17: limits.request_body: must be more than zero, not 0\n" +

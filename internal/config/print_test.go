@@ -81,6 +81,7 @@ agents:
   reconnect_grace_period: 8s # default
   turn_silence_timeout: 1h # default
   cancel_grace_period: 10s # default
+  approval_timeout: 0s # default
 
 limits:
   request_body: 4MiB # default

@@ -84,6 +84,7 @@ func (c Config) broken() []*Complaint {
 	positive(&r, "agents.reconnect_grace_period", a.ReconnectGracePeriod, formatDuration)
 	positive(&r, "agents.turn_silence_timeout", a.TurnSilenceTimeout, formatDuration)
 	positive(&r, "agents.cancel_grace_period", a.CancelGracePeriod, formatDuration)
+	r.check("agents.approval_timeout", a.ApprovalTimeout >= 0, "must be zero (as long as the turn lives) or more, not %s", formatDuration(a.ApprovalTimeout))
 	r.because = "agents.heartbeat_interval"
 	r.check("agents.heartbeat_timeout", a.HeartbeatTimeout <= 0 || a.HeartbeatTimeout > a.HeartbeatInterval,
 		"%s is not longer than agents.heartbeat_interval (%s)", formatDuration(a.HeartbeatTimeout), formatDuration(a.HeartbeatInterval))

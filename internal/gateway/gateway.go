@@ -147,7 +147,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	})
 	g.conversations, err = conversation.New(ctx, conversation.Options{
 		Log: db.Log(g.identity.Audit), Dispatcher: g.agents, Files: files, Policy: g.identity, Bindings: db.Bindings(g.identity.Audit), Approvals: db.ApprovalPolicies(g.identity.Audit), Audit: g.identity.Note, Logger: o.Logger, Metrics: conversation.NewMetrics(reg),
-		SilenceTimeout: cfg.Agents.TurnSilenceTimeout, CancelGrace: cfg.Agents.CancelGracePeriod,
+		SilenceTimeout: cfg.Agents.TurnSilenceTimeout, CancelGrace: cfg.Agents.CancelGracePeriod, ApprovalTimeout: cfg.Agents.ApprovalTimeout,
 		MaxMessage: int64(cfg.Limits.Message), MaxFile: int64(cfg.Limits.File), MaxFiles: cfg.Limits.Attachments,
 		Retention: conversation.Retention{
 			Events: cfg.Retention.Events, EventsBytes: int64(cfg.Retention.EventsSize),

@@ -336,3 +336,77 @@ func get(t *testing.T, p *process, path string, v any) {
 		t.Fatal(err)
 	}
 }
+
+// TestCrashWhileAsking: of a question that was open when the gateway was killed nothing is left but
+// what the log says: its turn has ended.
+func TestCrashWhileAsking(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills processes")
+	}
+	p := newProcess(t)
+	p.start()
+	ctx, stop := context.WithCancel(context.Background())
+	welcome := make(chan struct{}, 16)
+	var running sync.WaitGroup
+	running.Go(func() {
+		err := agent.Run(ctx, agent.Options{
+			Server: p.grpc, ID: "a", Logger: slog.New(slog.DiscardHandler), BackoffMin: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond,
+			OnWelcome: func(agent.Welcome) { welcome <- struct{}{} },
+			Handler: agent.HandlerFunc(func(ctx context.Context, _ *agent.Message, w *agent.Writer) error {
+				_, err := w.ToolApproval(ctx, "t", "rm", map[string]string{"path": "/"})
+				return err
+			}),
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	defer running.Wait()
+	defer stop()
+	<-welcome
+	resp, err := http.Post("http://"+p.http+"/api/send", "application/json", strings.NewReader(`{"agent_id":"a","sender":"me","content":"work"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	turn := ""
+	for r := sse.NewReader(resp.Body); ; {
+		e, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Name == "tool_approval" {
+			var in struct {
+				RequestID string `json:"request_id"`
+			}
+			if err := json.Unmarshal([]byte(e.Data), &in); err != nil {
+				t.Fatal(err)
+			}
+			turn = in.RequestID
+			break
+		}
+	}
+	p.kill()
+	p.start()
+	<-welcome
+	for _, c := range []struct{ method, path, body, want string }{
+		{"GET", "/api/approvals", "", `{"approvals":[]}`},
+		{"POST", "/api/tools/approve", `{"agent_id":"a","tool_id":"t","approved":true}`, `"code":"not_found"`},
+		{"GET", "/api/turns/" + turn, "", `"cause":"the gateway was restarted"`},
+		{"GET", "/api/turns/" + turn + "/events", "", `"error":"the gateway was restarted","recoverable":true`},
+	} {
+		req, err := http.NewRequest(c.method, "http://"+p.http+c.path, strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || !strings.Contains(string(body), c.want) {
+			t.Errorf("%s %s: %s is not in %s (%v)", c.method, c.path, c.want, body, err)
+		}
+	}
+}

@@ -48,6 +48,7 @@ var events = []event{
 		{"name", str, "the tool"},
 		{"input_json", str, "its arguments, JSON as the agent wrote it"},
 		{"request_id", str, "the turn"},
+		{"expires_at?", moment, "when it is denied unless somebody answers"},
 	}},
 	{"tool_decision", "ToolDecision", "Somebody has answered a `tool_approval`; or the approval policy has, before anybody was asked.", fields{
 		{"id", str, "the call"},

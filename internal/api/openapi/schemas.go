@@ -216,6 +216,7 @@ func schemas() object {
 			field{"input_json", str, "the arguments, JSON as the agent wrote it"},
 			field{"input_sha256", str, "their SHA-256 in hex"},
 			field{"asked_at", moment, ""},
+			field{"expires_at?", moment, "when it is denied unless somebody answers; in any case it ends with its turn"},
 		)},
 		{"ApproveRequest", record("An answer to an agent's question.",
 			field{"agent_id", str, "agent id, or the instance id of its connection"},
