@@ -57,7 +57,7 @@ func (a *API) listTools(w http.ResponseWriter, r *http.Request) error {
 		list[i] = fields{
 			"name": t.Name, "description": t.Description, "input_schema": json.RawMessage(t.Schema), "required_capabilities": notNil(t.Needs),
 			"required_roles": notNil(t.Policy.Roles), "timeout_seconds": int((t.Timeout + time.Second - 1) / time.Second), "calls_per_minute": t.Policy.PerMinute,
-			"pack_id": t.PackID, "kind": t.Kind, "agent_id": t.AgentID, "enabled": !t.Policy.Disabled, "available": mine[t.Name],
+			"pack_id": t.PackID, "kind": t.Kind, "agent_id": t.AgentID, "enabled": !t.Policy.Disabled, "needs_approval": t.Policy.Approval, "available": mine[t.Name],
 		}
 	}
 	return writeJSON(w, http.StatusOK, fields{"tools": list})

@@ -243,6 +243,7 @@ func (c *Config) fields() []field {
 		age("retention.files", &c.Retention.Files),
 		size("retention.files_size", &c.Retention.FilesSize),
 		list("tools.disabled", "names of tools", &c.Tools.Disabled),
+		list("tools.approval", "names of tools", &c.Tools.Approval),
 		list("tools.roles", "TOOL=ROLE", &c.Tools.Roles),
 		list("tools.capabilities", "TOOL=CAPABILITY", &c.Tools.Capabilities),
 		list("tools.timeouts", "TOOL=DURATION", &c.Tools.Timeouts),

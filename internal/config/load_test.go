@@ -160,8 +160,8 @@ func TestAccepted(t *testing.T) {
 		{"as many origins as can be", "server: {cors_origins: [" + numbered("'http://o%d'", 32) + "]}", nil, func(c *Config) {
 			c.Server.CORSOrigins = strings.Split(numbered("http://o%d", 32), ", ")
 		}},
-		{"tools", "tools: {disabled: [a.b-C_1], roles: [a=admin, a=leader], capabilities: ['a=log:all'], timeouts: [a=10m], rates: [a=1000000]}", nil, func(c *Config) {
-			c.Tools = Tools{[]string{"a.b-C_1"}, []string{"a=admin", "a=leader"}, []string{"a=log:all"}, []string{"a=10m"}, []string{"a=1000000"}}
+		{"tools", "tools: {disabled: [a.b-C_1], approval: [b], roles: [a=admin, a=leader], capabilities: ['a=log:all'], timeouts: [a=10m], rates: [a=1000000]}", nil, func(c *Config) {
+			c.Tools = Tools{[]string{"a.b-C_1"}, []string{"b"}, []string{"a=admin", "a=leader"}, []string{"a=log:all"}, []string{"a=10m"}, []string{"a=1000000"}}
 		}},
 		{"no origins", "server: {cors_origins: []}", nil, func(*Config) {}},
 		{

@@ -99,6 +99,7 @@ retention:
 
 tools:
   disabled: [] # default
+  approval: [] # default
   roles: [] # default
   capabilities: [] # default
   timeouts: [] # default

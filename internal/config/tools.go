@@ -17,9 +17,10 @@ const (
 )
 
 // Tools is what the operator has decided about single tools. An entry is the name of a tool or, but
-// for Disabled, TOOL=VALUE. A tool that nobody offers may be in it.
+// for Disabled and Approval, TOOL=VALUE. A tool that nobody offers may be in it.
 type Tools struct {
 	Disabled     []string // tools.disabled: nobody can call them
+	Approval     []string // tools.approval: people are asked before an agent's call
 	Roles        []string // tools.roles: TOOL=ROLE, which callers must have; one of them where a tool has several
 	Capabilities []string // tools.capabilities: TOOL=CAPABILITY, which callers must have besides those that the tool needs by itself
 	Timeouts     []string // tools.timeouts: TOOL=DURATION of a call, instead of the tool's own
@@ -29,6 +30,7 @@ type Tools struct {
 // A ToolPolicy is everything that was decided about one tool.
 type ToolPolicy struct {
 	Disabled     bool
+	Approval     bool
 	Roles        []string
 	Capabilities []string
 	Timeout      time.Duration // 0 for the tool's own
@@ -52,6 +54,7 @@ func (t Tools) Policies() map[string]ToolPolicy {
 		}
 	}
 	edit(t.Disabled, func(p *ToolPolicy, _ string) { p.Disabled = true })
+	edit(t.Approval, func(p *ToolPolicy, _ string) { p.Approval = true })
 	edit(t.Roles, func(p *ToolPolicy, v string) { p.Roles = append(p.Roles, v) })
 	edit(t.Capabilities, func(p *ToolPolicy, v string) { p.Capabilities = append(p.Capabilities, v) })
 	edit(t.Timeouts, func(p *ToolPolicy, v string) { p.Timeout, _ = time.ParseDuration(v) })
@@ -62,6 +65,7 @@ func (t Tools) Policies() map[string]ToolPolicy {
 // tools checks the lists of the section.
 func (r *rules) tools(t Tools) {
 	r.toolList("tools.disabled", t.Disabled, "", false, nil)
+	r.toolList("tools.approval", t.Approval, "", false, nil)
 	r.toolList("tools.roles", t.Roles, "ROLE", true, func(v string) error {
 		if !slices.Contains(roles, v) {
 			return fmt.Errorf("a role is owner, admin, member or leader, not %s", excerpt(v, isText))

@@ -34,6 +34,17 @@ type Question struct {
 	number  int         // among those of the turn
 	settled bool        // its answer is on its way, and nobody is asked any more
 	expiry  *time.Timer // denies it; nil for none
+
+	reply chan<- Decision // of a tool of the gateway's own, which waits for it; capacity 1. nil where the agent waits
+}
+
+// tell gives the answer to whoever waits for it: the agent, or a tool.
+func (s *Service) tell(q Question, d Decision) error {
+	if q.reply != nil {
+		q.reply <- d // has room: a question has one answer
+		return nil
+	}
+	return s.dispatcher.Approve(q.AgentID, q.ToolID, d.Approved, d.All)
 }
 
 // stop keeps a question from expiring.
@@ -99,7 +110,7 @@ func (s *Service) Approve(ctx context.Context, v Verdict) error {
 		if err := s.opts.Audit(ctx, q.record(p, d)); err != nil {
 			return err
 		}
-		if err := s.dispatcher.Approve(agentID, v.ToolID, v.Approved, v.All); err != nil {
+		if err := s.tell(q, d); err != nil {
 			return fault.Wrap(err, fault.NotFound, "agent not found")
 		}
 		return nil
@@ -153,10 +164,11 @@ func (s *Service) asking(agentID, principal string) []*liveTurn {
 }
 
 // ask takes an agent's wish to run a tool. What a policy or an earlier decision answers gets that
-// answer in a moment; the rest is a question to people. t.mu is held.
-func (t *liveTurn) ask(b Approval) {
+// answer in a moment; the rest is a question to people. reply gets the answer instead of the agent,
+// unless it is nil. It returns the number of the question, or 0 when too many are open. t.mu is held.
+func (t *liveTurn) ask(b Approval, reply chan<- Decision) int {
 	s, now := t.service, time.Now().UTC().Truncate(time.Microsecond)
-	q := Question{AgentID: t.feed.agentID, TurnID: t.id, ThreadID: t.thread, ToolID: b.ID, Name: b.Name, Input: b.Input, AskedAt: now}
+	q := Question{AgentID: t.feed.agentID, TurnID: t.id, ThreadID: t.thread, ToolID: b.ID, Name: b.Name, Input: b.Input, AskedAt: now, reply: reply}
 	full := len(t.asked) == maxAsked
 	action := s.action(q.AgentID, q.Name)
 	timeout := s.opts.ApprovalTimeout
@@ -168,7 +180,7 @@ func (t *liveTurn) ask(b Approval) {
 		t.push(item{body: b})
 	}
 	if full {
-		return
+		return 0
 	}
 	t.numbered++
 	q.number = t.numbered
@@ -184,6 +196,44 @@ func (t *liveTurn) ask(b Approval) {
 		q.expiry = time.AfterFunc(timeout, func() { t.expire(number) })
 	}
 	t.asked = append(t.asked, q)
+	return q.number
+}
+
+// AskApproval asks the people of a turn whether its agent may run a tool of the gateway, and waits for
+// the answer. With turnID "" it is the turn that the agent has begun last. Nobody is asked again for
+// the rest of a turn in which somebody has decided about all.
+//
+// Faults: Forbidden when somebody has denied it, or nobody can be asked; Limited when too many wait;
+// that of ctx when it ends, and Gone when the turn does.
+func (s *Service) AskApproval(ctx context.Context, agentID, turnID string, b Approval) error {
+	nobody := fault.New(fault.Forbidden, "the tool %s needs an approval, and the agent is answering nobody who could give it", b.Name)
+	t := s.working(agentID, turnID)
+	if t == nil {
+		return nobody
+	}
+	reply := make(chan Decision, 1)
+	t.mu.Lock()
+	if t.ending {
+		t.mu.Unlock()
+		return nobody
+	}
+	number := t.ask(b, reply)
+	t.mu.Unlock()
+	if number == 0 {
+		return fault.TooOften(time.Second, "%d tools of this turn wait for an approval", maxAsked)
+	}
+	select {
+	case d := <-reply:
+		if d.Approved {
+			return nil
+		}
+		return fault.New(fault.Forbidden, "the tool %s was denied by %s", b.Name, d.By)
+	case <-t.done:
+		return fault.New(fault.Gone, "the turn ended before the tool %s was approved", b.Name)
+	case <-ctx.Done():
+		t.conclude(number, Decision{ID: b.ID, By: byTimeout})
+		return context.Cause(ctx)
+	}
 }
 
 // expire denies a question that nobody has answered.
@@ -219,7 +269,7 @@ func (t *liveTurn) decideSoon(after time.Duration, q Question, d Decision, isNew
 		if !t.conclude(q.number, d) {
 			return
 		}
-		if err := s.dispatcher.Approve(q.AgentID, q.ToolID, d.Approved, false); err != nil {
+		if err := s.tell(q, d); err != nil {
 			s.logger.Info("an agent could not be told a decision", "request_id", t.id, "tool_id", q.ToolID, "error", err)
 		}
 	})

@@ -151,7 +151,7 @@ func (t *liveTurn) On(ctx context.Context, b Body) error {
 	case Ended:
 		t.finish(t.outcome(b))
 	case Approval:
-		t.ask(b)
+		t.ask(b, nil)
 	default:
 		t.push(item{body: b})
 	}

@@ -36,7 +36,7 @@ func (g *Gateway) addBuiltins(db *store.DB) error {
 func policies(c config.Tools) map[string]packs.Policy {
 	all := make(map[string]packs.Policy)
 	for name, p := range c.Policies() {
-		policy := packs.Policy{Disabled: p.Disabled, Needs: p.Capabilities, Timeout: p.Timeout, PerMinute: p.PerMinute}
+		policy := packs.Policy{Disabled: p.Disabled, Approval: p.Approval, Needs: p.Capabilities, Timeout: p.Timeout, PerMinute: p.PerMinute}
 		for _, r := range p.Roles {
 			policy.Roles = append(policy.Roles, auth.Role(r))
 		}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"coven-gateway/internal/auth"
+	"coven-gateway/internal/config"
 	pb "coven-gateway/proto/coven"
 )
 
@@ -218,6 +219,81 @@ func TestQuestionIsForTheCaller(t *testing.T) {
 		synctest.Wait()
 		if _, text := g.request("GET", "/api/questions", token, ""); strings.Contains(text, "Ship") {
 			t.Error(text)
+		}
+	})
+}
+
+// TestToolNeedsApproval: of a tool that needs an approval people are asked before an agent's call of
+// it, like for the agent's own tools; a person's own call needs none.
+func TestToolNeedsApproval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewInBubble(t, func(c *config.Config) { c.Tools.Approval = []string{"note_set"} })
+		a := g.ConnectAs(Ctx(), "a", func(r *pb.RegisterAgent) { r.Capabilities = []string{"notes"} })
+		if a.next().GetWelcome() == nil {
+			t.Fatal(a.Err())
+		}
+		x := asking{a, g, ""}
+		set := func(id string) {
+			a.Send(&pb.AgentMessage{Payload: &pb.AgentMessage_ExecutePackTool{ExecutePackTool: &pb.ExecutePackTool{RequestId: id, ToolName: "note_set", InputJson: `{"key":"k","value":"` + id + `"}`}}})
+		}
+		set("0")
+		if got := x.result(); got != "error: the tool note_set needs an approval, and the agent is answering nobody who could give it" {
+			t.Error(got)
+		}
+		c := pb.NewClientServiceClient(g.Dial())
+		sent, err := c.SendMessage(Ctx(), &pb.ClientSendMessageRequest{ConversationKey: "a", Content: "hi", IdempotencyKey: "k"})
+		if err != nil || a.Message().RequestId != sent.RequestId {
+			t.Fatal(sent, err)
+		}
+		decide := func(answer string) {
+			t.Helper()
+			var list struct {
+				Approvals []struct {
+					ToolID string `json:"tool_id"`
+					Tool   string `json:"tool_name"`
+					Input  string `json:"input_json"`
+				}
+			}
+			synctest.Wait()
+			_, text := g.request("GET", "/api/approvals?agent_id=a", "", "")
+			if err := json.Unmarshal([]byte(text), &list); err != nil || len(list.Approvals) != 1 || list.Approvals[0].Tool != "note_set" || !strings.Contains(list.Approvals[0].Input, `"key":"k"`) {
+				t.Fatal(text, err)
+			}
+			if resp, text := g.request("POST", "/api/tools/approve", "", `{"agent_id":"a","tool_id":"`+list.Approvals[0].ToolID+`",`+answer+`}`); resp.StatusCode != 200 {
+				t.Error(resp.Status, text)
+			}
+		}
+		set("1")
+		decide(`"approved":false`)
+		if got := x.result(); !strings.HasPrefix(got, "error: the tool note_set was denied by ") {
+			t.Error(got)
+		}
+		set("2")
+		decide(`"approved":true`)
+		if got := x.result(); got != `{"key":"k","status":"saved"}` {
+			t.Error(got)
+		}
+		began := time.Now()
+		set("3")
+		if got := x.result(); got != "error: nobody has approved the tool note_set within 4m30s" || time.Since(began) < 4*time.Minute {
+			t.Error(got)
+		}
+		set("4")
+		decide(`"approved":true,"approve_all":true`)
+		x.result()
+		set("5") // nobody is asked any more
+		if got := x.result(); got != `{"key":"k","status":"saved"}` {
+			t.Error(got)
+		}
+		if resp, text := g.request("POST", "/api/tools/note_get/call", "", `{"agent_id":"a","input":{"key":"k"}}`); resp.StatusCode != 200 || !strings.Contains(text, `"5"`) {
+			t.Error(resp.Status, text)
+		}
+		if resp, text := g.request("POST", "/api/tools/note_set/call", "", `{"agent_id":"a","input":{"key":"k","value":"me"}}`); resp.StatusCode != 200 {
+			t.Error(resp.Status, text)
+		}
+		a.Done(sent.RequestId, "")
+		if got := g.events(sent.RequestId); got != "message tool_approval tool_decision tool_approval tool_decision tool_approval tool_decision tool_approval tool_decision tool_approval tool_decision done" {
+			t.Error(got)
 		}
 	})
 }

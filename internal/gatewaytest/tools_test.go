@@ -572,7 +572,7 @@ func TestToolsOverHTTP(t *testing.T) {
 	}
 
 	all, _ := get("/api/tools", "tools")
-	x.keys("a tool", all[0], "agent_id available calls_per_minute description enabled input_schema kind name pack_id required_capabilities required_roles timeout_seconds")
+	x.keys("a tool", all[0], "agent_id available calls_per_minute description enabled input_schema kind name needs_approval pack_id required_capabilities required_roles timeout_seconds")
 	by := map[string]map[string]any{}
 	for _, tool := range all {
 		by[tool["name"].(string)] = tool

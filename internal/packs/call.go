@@ -77,6 +77,14 @@ func (r *Registry) run(ctx context.Context, t *tool, call *Call) (string, error)
 			return "", err
 		}
 	}
+	if t.policy.Approval && call.byAgent() {
+		asking, cancel := context.WithTimeoutCause(ctx, approvalWait, fault.New(fault.Forbidden, "nobody has approved the tool %s within %s", t.Name, approvalWait))
+		err := r.opts.Approve(auth.With(asking, call.Principal), call)
+		cancel()
+		if err != nil {
+			return "", err
+		}
+	}
 	if host := t.pack.pack.AgentID; host != "" {
 		done, err := call.WaitFor(host)
 		if err != nil {
@@ -105,6 +113,15 @@ func (r *Registry) run(ctx context.Context, t *tool, call *Call) (string, error)
 		return "", Failed("the output of " + t.Name + " is not UTF-8")
 	}
 	return output, nil
+}
+
+// approvalWait is how long people have to approve a call, which is not a part of its time: about as long
+// as existing agents wait for a tool.
+const approvalWait = 4*time.Minute + 30*time.Second
+
+// byAgent reports whether an agent calls, and not a person, who knows what it is about.
+func (c *Call) byAgent() bool {
+	return c.AgentID != "" && (c.OnStream || c.Principal.Kind == auth.Agent)
 }
 
 // invoke keeps a panic to the call it happened in.

@@ -13,6 +13,7 @@ import (
 // A Policy is what the operator has decided about one tool.
 type Policy struct {
 	Disabled  bool
+	Approval  bool          // people are asked before each call of an agent
 	Roles     []auth.Role   // one of which the caller must have; nil for everybody
 	Needs     []string      // capabilities besides those that the tool needs by itself
 	Timeout   time.Duration // instead of the tool's own; 0 for that
