@@ -8,6 +8,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -296,6 +297,12 @@ func decodeForm(form *multipart.Reader, in *sendBody) ([]conversation.FileData, 
 				mediaType = "application/octet-stream"
 			}
 			attached = append(attached, conversation.FileData{Name: name, Type: mediaType, Data: data})
+			continue
+		}
+		if part.FormName() == "wait_seconds" {
+			if in.Wait, err = strconv.ParseInt(string(data), 10, 64); err != nil {
+				return nil, fault.Wrap(err, fault.Invalid, "wait_seconds must be a number")
+			}
 			continue
 		}
 		v := values[part.FormName()]

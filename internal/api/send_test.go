@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
@@ -18,7 +19,7 @@ import (
 func TestDecodeSend(t *testing.T) {
 	var body bytes.Buffer
 	form := multipart.NewWriter(&body)
-	for _, f := range [][2]string{{"agent_id", "a"}, {"sender", "me"}, {"content", "hi\nthere"}, {"thread_id", "any id"}, {"idempotency_key", "k"}} {
+	for _, f := range [][2]string{{"agent_id", "a"}, {"sender", "me"}, {"content", "hi\nthere"}, {"thread_id", "any id"}, {"idempotency_key", "k"}, {"delivery", "queue"}, {"wait_seconds", "60"}} {
 		if err := form.WriteField(f[0], f[1]); err != nil {
 			t.Fatal(err)
 		}
@@ -40,10 +41,10 @@ func TestDecodeSend(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := conversation.SendRequest{
-		AgentID: "a", ThreadID: "any id", Frontend: "direct", Sender: "me", Text: "hi\nthere", Key: "k",
+		AgentID: "a", ThreadID: "any id", Frontend: "direct", Sender: "me", Text: "hi\nthere", Key: "k", Delivery: conversation.Queue, Wait: time.Minute,
 		Files: []conversation.FileData{{Name: "a.txt", Type: "text/plain", Data: []byte("data")}, {Name: "b", Type: "application/octet-stream", Data: []byte("data")}},
 	}
-	const fromJSON = `{"agent_id":"a","sender":"me","content":"hi\nthere","thread_id":"any id","idempotency_key":"k","frontend":"slack","channel_id":"c","unknown":1,
+	const fromJSON = `{"agent_id":"a","sender":"me","content":"hi\nthere","thread_id":"any id","idempotency_key":"k","frontend":"slack","channel_id":"c","unknown":1,"delivery":"queue","wait_seconds":60,
 		"attachments":[{"filename":"a.txt","mime_type":"text/plain","data":"ZGF0YQ=="},{"filename":"b","mime_type":"application/octet-stream","data":"ZGF0YQ=="}]}`
 	for contentType, body := range map[string]string{
 		form.FormDataContentType(): body.String(), "application/json": fromJSON, "application/x-www-form-urlencoded": fromJSON, "": fromJSON, ";;;": fromJSON,
@@ -82,6 +83,7 @@ func TestDecodeSendRefuses(t *testing.T) {
 		{boundary, part(`name="contents"`, "hi") + "--x--\r\n", `unknown form field "contents"`},
 		{boundary, part(`name="picture"; filename="p"`, "hi") + "--x--\r\n", `unknown form field "picture"`},
 		{boundary, part(`name="attachments"`, "hi") + "--x--\r\n", "attachments[0]: filename is required"},
+		{boundary, part(`name="wait_seconds"`, "a day") + "--x--\r\n", "wait_seconds must be a number"},
 		{boundary, part(`name="sender"`, "me") + "--x--\r\n", "content is required"},
 	} {
 		r := httptest.NewRequest(http.MethodPost, "/api/send", strings.NewReader(c.body))

@@ -215,6 +215,7 @@ func TestOtherAnswers(t *testing.T) {
 		{"GET", "/api/bindings?frontend=slack&channel_id=c", ""},
 		{"DELETE", "/api/bindings?frontend=slack&channel_id=c", ""},
 		{"POST", "/api/bindings", `{"frontend":"slack","channel_id":"c","agent_id":"x"}`},
+		{"GET", "/api/board/x", ""},
 		{"GET", "/api/admin/principals/x", ""},
 		{"PATCH", "/api/admin/principals/x", `{"display_name":"new"}`},
 		{"DELETE", "/api/admin/principals/x", ""},

@@ -109,8 +109,9 @@ var refusalTexts = []refusal{
 	{409, "Conflict", "The request does not fit with what is there."},
 	{410, "PositionLost", "The conversation has not come that far: the position is from another one, or from before a restore. Begin at 0."},
 	{413, "TooLarge", "The body or a part of it is too large; the message has the limit."},
+	{422, "ToolFailed", "The tool has failed; the message is what it says."},
 	{429, "RateLimited", "Too many requests."},
-	{503, "Unavailable", "The agent is not connected, nothing can be stored, or the gateway is stopping."},
+	{503, "Unavailable", "The agent is not connected, the tool does not answer, nothing can be stored, or the gateway is stopping."},
 }
 
 func refusals() object {

@@ -91,6 +91,12 @@ var (
 	key       = parameter{"Idempotency-Key", upTo(conversation.MaxIdempotencyKey), "a message is sent once for each key, however often the request comes"}
 )
 
+// ofOwner says who sees what an agent has stored.
+const ofOwner = "For the owner of the agent and administrators."
+
+// stored are the parameters of lists of what agents have stored.
+var stored = []parameter{pageOf(50, 500), turnPage}
+
 // pageOf is the size of a page.
 func pageOf(standard, most int) parameter {
 	return parameter{"limit", number.with("minimum", 1).with("default", standard), fmt.Sprintf("how many; at most %d", most)}
@@ -98,9 +104,11 @@ func pageOf(standard, most int) parameter {
 
 // inPaths say what the parts of a path are, by the part before them and the name.
 var inPaths = map[string]string{
-	"agents/{id}":               "agent id, or the instance id of its connection",
+	"agents/{id}":               "agent id; where the agent must be connected also the instance id of its connection",
 	"conversations/{agent}":     "agent id",
 	"turns/{id}":                "the turn, `request_id`",
+	"tools/{name}":              "the tool",
+	"board/{id}":                "the thread of the board",
 	"threads/{id}":              "the thread",
 	"files/{id}":                "the file, `file_id`",
 	"status/{code}":             "the code",
@@ -159,8 +167,8 @@ var groups = []group{
 		{
 			route: "GET /api/turns", id: "listTurns", summary: "List the turns that are not over",
 			text:    "Those that an agent works on, and those whose message waits for its agent; the oldest first.",
-			query:   []parameter{{"agent_id", str, "only of this agent"}, {"state", str, "`open` or `queued`: only these"}},
-			answers: one(200, "Turns"), errors: []int{400},
+			query:   []parameter{ofAgent, {"state", oneOf(conversation.Open, conversation.Queued), "only these"}},
+			answers: one(200, "Turns"),
 		},
 		{
 			route: "GET /api/turns/{id}", id: "getTurn", summary: "Look at a turn",
@@ -181,7 +189,7 @@ var groups = []group{
 		{
 			route: "GET /api/questions", id: "listQuestions", summary: "List the questions that agents have put to people",
 			text:  "Those that you may answer, the oldest first.",
-			query: []parameter{{"agent_id", str, "only of this agent"}}, answers: one(200, "Questions"),
+			query: []parameter{ofAgent}, answers: one(200, "Questions"),
 		},
 		{
 			route: "POST /api/questions/answer", id: "answerQuestion", summary: "Answer a question",
@@ -269,6 +277,45 @@ var groups = []group{
 			route: "GET /api/stats/usage", id: "getUsage", summary: "Sum up tokens",
 			query:   []parameter{ofAgent, ofThread, {"since", moment, ""}, {"until", moment, ""}},
 			answers: one(200, "UsageTotal"),
+		},
+	}},
+	{"Tools", "Agents call tools; people see which there are, call them too, and read what agents have stored with the built-in ones.", []operation{
+		{
+			route: "GET /api/tools", id: "listTools", summary: "List all tools, by name",
+			answers: one(200, "Tools"),
+		},
+		{
+			route: "POST /api/tools/{name}/call", id: "callTool", summary: "Call a tool",
+			text: "With `agent_id` on behalf of that agent, for its owner and administrators. What the caller may do counts, not what the agent may. It answers when the tool has.",
+			body: body{json: "ToolCallRequest"}, answers: one(200, "ToolOutput"), errors: []int{404, 409, 422, 503},
+		},
+		{
+			route: "GET /api/packs", id: "listPacks", summary: "List the packs that are here, by id",
+			text: "A pack is a set of tools that come and go together.", answers: one(200, "Packs"),
+		},
+		{
+			route: "GET /api/agents/{id}/log", id: "listLog", summary: "Read the log of an agent, the newest entry first",
+			text: ofOwner, query: stored, answers: one(200, "LogPage"),
+		},
+		{
+			route: "GET /api/agents/{id}/todos", id: "listTodos", summary: "List the todos of an agent, the newest first",
+			text: ofOwner, query: stored, answers: one(200, "TodoPage"),
+		},
+		{
+			route: "GET /api/agents/{id}/mail", id: "listMail", summary: "List the mails to an agent, the newest first",
+			text: ofOwner, query: stored, answers: one(200, "MailPage"),
+		},
+		{
+			route: "GET /api/agents/{id}/notes", id: "listNotes", summary: "List the notes of an agent, by key",
+			text: ofOwner, query: stored, answers: one(200, "NotePage"),
+		},
+		{
+			route: "GET /api/board", id: "listBoard", summary: "List the threads of the board that all agents share, the newest first",
+			query: stored, answers: one(200, "BoardPage"),
+		},
+		{
+			route: "GET /api/board/{id}", id: "readBoard", summary: "Read a thread of the board, then its replies, the oldest first",
+			query: stored, answers: one(200, "BoardThread"), errors: []int{404},
 		},
 	}},
 	{"Bindings", "What is written in a channel of a frontend goes to the agent that the channel is bound to.", []operation{

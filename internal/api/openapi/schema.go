@@ -91,8 +91,11 @@ func list(of object) object { return object{{"type", "array"}, {"items", of}} }
 
 func ref(schema string) object { return object{{"$ref", "#/components/schemas/" + schema}} }
 
-// orNull is a string or null.
-var orNull = object{{"type", []string{"string", "null"}}}
+// A string, or a time, or null.
+var (
+	orNull       = object{{"type", []string{"string", "null"}}}
+	momentOrNull = orNull.with("format", "date-time")
+)
 
 // A field is a member of an object that is sent. Its name ends in "?" where it may be missing.
 type field struct {

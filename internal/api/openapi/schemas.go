@@ -2,10 +2,12 @@ package openapi
 
 import (
 	"fmt"
+	"time"
 
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/packs"
 )
 
 // Fields that several schemas share.
@@ -103,6 +105,7 @@ var (
 		{"last_used?", moment, ""},
 	}
 	delivery = oneOf(conversation.FailAway, conversation.Queue, conversation.Interrupt)
+	packKind = oneOf(packs.Builtin, packs.Remote, packs.Hosted, packs.MCP)
 	more     = field{"has_more", boolean, "there is another page"}
 	cursor   = field{"next_cursor?", str, "give it as `cursor` to go on"}
 	role     = oneOf(auth.Owner, auth.Admin, auth.Member, auth.Leader)
@@ -117,7 +120,7 @@ func schemas() object {
 		{"Error", record("Why a request was refused. Every error that is not described otherwise looks so.",
 			field{"error", str, "for people"},
 			field{"code", oneOf(fault.Invalid, fault.Unauthenticated, fault.Forbidden, fault.NotFound, fault.MethodDenied, fault.Exists, fault.Conflict,
-				fault.PositionLost, fault.Removed, fault.TooLarge, fault.Limited, fault.Unavailable, fault.Internal), "for programs"},
+				fault.PositionLost, fault.Removed, fault.TooLarge, fault.Limited, fault.Unavailable, fault.ToolFailed, fault.Internal), "for programs"},
 		)},
 
 		{"SendRequest", record("A message for an agent. Either `agent_id` or `frontend` and `channel_id` say which one.", sendFields.and(
@@ -310,6 +313,86 @@ func schemas() object {
 		)},
 		{"Success", record("", field{"success", boolean, ""})},
 
+		{"Tools", record("", field{"tools", list(ref("Tool")), ""})},
+		{"Tool", record("Something that can be called.",
+			field{"name", str, ""},
+			field{"description", str, "for the model that decides whether to call it"},
+			field{"input_schema", object{{"type", "object"}}, "JSON Schema of the input"},
+			field{"required_capabilities", words, "all of which the caller needs"},
+			field{"required_roles", list(role), "one of which the caller needs, if there are any"},
+			field{"timeout_seconds", number, "how long a call may take"},
+			field{"calls_per_minute", number, "how many one principal may make; 0 for any"},
+			field{"pack_id", str, "the pack that it belongs to"},
+			field{"kind", packKind, "who runs it"},
+			field{"agent_id", str, "the agent that hosts it; empty for others"},
+			field{"enabled", boolean, "the operator has not disabled it"},
+			field{"available", boolean, "you may call it now"},
+		)},
+		{"ToolCallRequest", record("",
+			field{"agent_id?", str, "the agent on whose behalf; tools that work on what belongs to an agent need it"},
+			field{"input?", object{{"type", []string{"object", "null"}}}, fmt.Sprintf("what the tool's schema allows; at most %d bytes", packs.MaxInput)},
+		)},
+		{"ToolOutput", record("", field{"output", object{}, "JSON as the tool returns it; a string where that is no JSON"})},
+		{"Packs", record("", field{"packs", list(ref("Pack")), ""})},
+		{"Pack", record("A set of tools that come and go together.",
+			field{"id", str, ""},
+			field{"version", str, ""},
+			field{"kind", packKind, "who runs its tools"},
+			field{"principal_id", str, "whose credentials it has shown; empty for the gateway's own"},
+			field{"agent_id", str, "the agent that hosts it; empty for others"},
+			field{"connected_at", moment, ""},
+			field{"tools", words, "their names"},
+			field{"rejected", list(record("", field{"tool", str, ""}, field{"reason", str, "why it was not taken"})), "the tools that cannot be called"},
+		)},
+		{"LogPage", record("", field{"log", list(ref("LogEntry")), ""}, more, cursor)},
+		{"LogEntry", record("Something that an agent has written down.",
+			field{"id", str, ""},
+			field{"agent_id", str, ""},
+			field{"message", str, ""},
+			field{"tags", words, ""},
+			field{"created_at", moment, ""},
+		)},
+		{"TodoPage", record("", field{"todos", list(ref("Todo")), ""}, more, cursor)},
+		{"Todo", record("Something that an agent is going to do.",
+			field{"id", str, ""},
+			field{"agent_id", str, ""},
+			field{"description", str, ""},
+			field{"status", oneOf("pending", "in_progress", "completed"), ""},
+			field{"priority", oneOf("low", "medium", "high"), ""},
+			field{"notes", str, ""},
+			field{"due_date", momentOrNull, ""},
+			field{"created_at", moment, ""},
+			field{"updated_at", moment, ""},
+		)},
+		{"MailPage", record("", field{"mail", list(ref("Mail")), ""}, more, cursor)},
+		{"Mail", record("A mail from one agent to another.",
+			field{"id", str, ""},
+			field{"from_agent_id", str, ""},
+			field{"to_agent_id", str, ""},
+			field{"subject", str, ""},
+			field{"content", str, ""},
+			field{"read_at", momentOrNull, "when the agent read it"},
+			field{"created_at", moment, ""},
+		)},
+		{"NotePage", record("", field{"notes", list(ref("Note")), ""}, more, cursor)},
+		{"Note", record("A value that an agent keeps under a key.",
+			field{"agent_id", str, ""},
+			field{"key", str, ""},
+			field{"value", str, ""},
+			field{"created_at", moment, ""},
+			field{"updated_at", moment, ""},
+		)},
+		{"BoardPage", record("", field{"threads", list(ref("Post")), ""}, more, cursor)},
+		{"BoardThread", record("", field{"posts", list(ref("Post")), "on the first page the thread is the first one"}, more, cursor)},
+		{"Post", record("What an agent has written on the board.",
+			field{"id", str, ""},
+			field{"agent_id", str, "who has written it"},
+			field{"thread_id", str, "the thread that it replies to; empty for a thread"},
+			field{"subject", str, "empty for a reply"},
+			field{"content", str, ""},
+			field{"created_at", moment, ""},
+		)},
+
 		{"Bindings", record("", field{"bindings", list(ref("Binding")), "the newest first"})},
 		{"Binding", record("What is written in a channel of a frontend goes to an agent.", binding...)},
 		{"BindRequest", record("Either `instance_id` or `agent_id` says which agent.",
@@ -481,7 +564,7 @@ var sendFields = fields{
 	{"thread_id?", upTo(conversation.MaxThreadID), "continues a thread, or names a new one; a new one is made where it is missing; in bytes"},
 	{"sender", upTo(conversation.MaxSender), "on whose behalf; in bytes"},
 	{"content?", str, "at most `limits.message` bytes; may be missing where there are attachments"},
-	{"delivery?", delivery, "when the agent is away or busy with the thread: refuse the message, keep it, or end what is under way; that of the binding, or else `fail`, without"},
-	{"wait_seconds?", number, "how long the message may be kept, with `queue`; a day without, at most 30"},
+	{"delivery?", delivery, "`fail` refuses the message when the agent is away; `queue` keeps it until the agent is there and has answered what came before it in the thread; `interrupt` ends what is under way in the thread, and refuses the message when the agent is away. Without it that of the binding, or else `fail`"},
+	{"wait_seconds?", number.with("minimum", 0).with("maximum", int(conversation.MaxWait/time.Second)), "how long the message may wait, with `queue`; a day without"},
 	{"idempotency_key?", upTo(conversation.MaxIdempotencyKey), "or the header; in bytes"},
 }
