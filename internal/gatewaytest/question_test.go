@@ -41,11 +41,6 @@ func (g *Gateway) asking(ctx context.Context, by auth.Principal) asking {
 	return asking{a, g, a.Message().RequestId}
 }
 
-// ask calls the tool ask_user.
-func (a asking) ask(id, input string) {
-	a.Send(&pb.AgentMessage{Payload: &pb.AgentMessage_ExecutePackTool{ExecutePackTool: &pb.ExecutePackTool{RequestId: id, ToolName: "ask_user", InputJson: input}}})
-}
-
 // result is what the tool has returned.
 func (a asking) result() string {
 	a.g.t.Helper()
@@ -89,7 +84,7 @@ func TestQuestion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.ask("1", askShip)
+		a.Ask("1", "ask_user", askShip)
 		var asked *pb.UserQuestionRequest
 		for asked == nil {
 			e, err := stream.Recv()
@@ -144,7 +139,7 @@ func TestQuestion(t *testing.T) {
 			t.Error("a second answer was taken", resp.Status)
 		}
 		// Over HTTP, several choices.
-		a.ask("2", strings.Replace(askShip, `"header"`, `"multi_select":true,"header"`, 1))
+		a.Ask("2", "ask_user", strings.Replace(askShip, `"header"`, `"multi_select":true,"header"`, 1))
 		id = g.pending("")
 		if resp, text := g.request("POST", "/api/questions/answer", "", `{"agent_id":"a","question_id":"`+id+`","selected":["No","Yes"]}`); resp.StatusCode != 200 || text != `{"success":true}`+"\n" && text != `{"success":true}` {
 			t.Error(resp.Status, text)
@@ -152,25 +147,36 @@ func TestQuestion(t *testing.T) {
 		if got := a.result(); got != `{"answered":true,"selected":["No","Yes"]}` {
 			t.Error(got)
 		}
+		// A person asks on behalf of the agent.
+		answer := make(chan string)
+		go func() {
+			output, words := g.callOverHTTP("", "a", "ask_user", askShip)
+			answer <- output + words
+		}()
+		id = g.pending("")
+		g.request("POST", "/api/questions/answer", "", `{"agent_id":"a","question_id":"`+id+`","custom_text":"why?"}`)
+		if got := <-answer; got != `{"answered":true,"custom_text":"why?","selected":[]}` {
+			t.Error(got)
+		}
 		// Nobody answers.
 		began := time.Now()
-		a.ask("3", askShip)
+		a.Ask("3", "ask_user", askShip)
 		if got := a.result(); got != `{"answered":false,"reason":"timeout"}` || time.Since(began).Round(time.Second) != 10*time.Second {
 			t.Error(got, time.Since(began))
 		}
-		a.ask("4", strings.Replace(askShip, "10", "1000", 1))
+		a.Ask("4", "ask_user", strings.Replace(askShip, "10", "1000", 1))
 		began = time.Now()
 		if got := a.result(); got != `{"answered":false,"reason":"timeout"}` || time.Since(began).Round(time.Second) != 5*time.Minute {
 			t.Error(got, time.Since(began))
 		}
 		// The turn ends.
-		a.ask("5", askShip)
+		a.Ask("5", "ask_user", askShip)
 		g.pending("")
 		a.Done(a.request, "")
 		if got := a.result(); got != `{"answered":false,"reason":"no_response"}` {
 			t.Error(got)
 		}
-		a.ask("6", askShip)
+		a.Ask("6", "ask_user", askShip)
 		if got := a.result(); got != "error: failed to send question: no connected clients for agent a" {
 			t.Error(got)
 		}
@@ -179,15 +185,35 @@ func TestQuestion(t *testing.T) {
 			`{"question":"q","options":[{"label":"A"},{"label":"A"}]}`: `duplicate option label: "A"`,
 			`{"question":"q","options":[{}]}`:                          "options[0]: label is required",
 		} {
-			a.ask("7", input)
+			a.Ask("7", "ask_user", input)
 			if got := a.result(); got != "error: "+want {
 				t.Errorf("%s: %s", input, got)
 			}
 		}
-		if got := g.events(a.request); got != "message user_question question_answered user_question question_answered user_question question_answered user_question question_answered user_question done" {
+		if got := g.events(a.request); got != "message user_question question_answered user_question question_answered user_question question_answered user_question question_answered user_question question_answered user_question done" {
 			t.Error(got)
 		}
 	})
+}
+
+// TestAdminToolsOverHTTP: a person sends a message through a tool and waits for the answer.
+func TestAdminToolsOverHTTP(t *testing.T) {
+	g := New(t)
+	a := g.Agent("a", everything)
+	go func() {
+		m := a.Message()
+		a.Text(m.RequestId, "hel", "lo")
+		a.Done(m.RequestId, "hello")
+	}()
+	if output, words := g.callOverHTTP("", "boss", "admin_send_message", `{"agent_id":"a","content":"hi"}`); !strings.HasSuffix(output, `"response":"hello","status":"sent"}`) {
+		t.Error(output, words)
+	}
+	if output, words := g.callOverHTTP("", "boss", "admin_agent_messages", `{"agent_id":"a"}`); !strings.Contains(output, "hello") || words != "" {
+		t.Error(output, words)
+	}
+	if output, words := g.callOverHTTP("", "boss", "admin_send_message", `{"agent_id":"nobody","content":"hi"}`); words != "sending message: agent not found" {
+		t.Error(output, words)
+	}
 }
 
 // TestQuestionIsForTheCaller: others see and answer only what their own turns ask.
@@ -196,7 +222,7 @@ func TestQuestionIsForTheCaller(t *testing.T) {
 		g := NewInBubble(t, Locked)
 		me, token := g.Principal("me", auth.Member)
 		a := g.asking(Bearer(token), me)
-		a.ask("1", askShip)
+		a.Ask("1", "ask_user", askShip)
 		id := g.pending(token)
 		_, stranger := g.Principal("stranger", auth.Member)
 		if _, text := g.request("GET", "/api/questions", stranger, ""); strings.Contains(text, "Ship") {
@@ -213,7 +239,7 @@ func TestQuestionIsForTheCaller(t *testing.T) {
 			t.Error(got)
 		}
 		// An agent that goes away asks nobody any more.
-		a.ask("2", askShip)
+		a.Ask("2", "ask_user", askShip)
 		g.pending(token)
 		a.Die()
 		synctest.Wait()
@@ -233,9 +259,7 @@ func TestToolNeedsApproval(t *testing.T) {
 			t.Fatal(a.Err())
 		}
 		x := asking{a, g, ""}
-		set := func(id string) {
-			a.Send(&pb.AgentMessage{Payload: &pb.AgentMessage_ExecutePackTool{ExecutePackTool: &pb.ExecutePackTool{RequestId: id, ToolName: "note_set", InputJson: `{"key":"k","value":"` + id + `"}`}}})
-		}
+		set := func(id string) { a.Ask(id, "note_set", `{"key":"k","value":"`+id+`"}`) }
 		set("0")
 		if got := x.result(); got != "error: the tool note_set needs an approval, and the agent is answering nobody who could give it" {
 			t.Error(got)

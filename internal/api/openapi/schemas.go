@@ -326,6 +326,7 @@ func schemas() object {
 			field{"kind", packKind, "who runs it"},
 			field{"agent_id", str, "the agent that hosts it; empty for others"},
 			field{"enabled", boolean, "the operator has not disabled it"},
+			field{"needs_approval", boolean, "people are asked before an agent's call"},
 			field{"available", boolean, "you may call it now"},
 		)},
 		{"ToolCallRequest", record("",
