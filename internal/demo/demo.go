@@ -4,6 +4,7 @@ package demo
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -30,7 +31,7 @@ const (
 func Options(server string) agent.Options {
 	return agent.Options{
 		Server: server, ID: ID, Name: "Demo", Backend: "demo", Handler: Handler{Pace: 25 * time.Millisecond},
-		BackoffMax: time.Second,
+		BackoffMax: time.Second, Capabilities: []string{"base", "chat", "notes", "ui"},
 	}
 }
 
@@ -57,6 +58,8 @@ func commands() []command {
 		{"think", "", "think aloud before the answer", (*turn).think},
 		{"tool", "", "use a tool", (*turn).tool},
 		{"approve", "", "ask you whether a tool may run", (*turn).approve},
+		{"ask", "", "ask you a question, with a tool of the gateway", (*turn).ask},
+		{"note", "TEXT", "keep TEXT with a tool of the gateway; without TEXT, say what was kept", (*turn).note},
 		{"file", "", "make a picture", (*turn).file},
 		{"attachments", "", "describe the files that came with the message", (*turn).attachments},
 		{"usage", "", "report tokens several times", (*turn).usage},
@@ -276,6 +279,58 @@ func (t *turn) tool(string) error {
 		return err
 	}
 	return t.say("The tool found three files. (They are made up.)")
+}
+
+// ask puts a question to the user.
+func (t *turn) ask(string) error {
+	if err := t.say("Let me ask you something. "); err != nil {
+		return err
+	}
+	var answer struct {
+		Answered bool
+		Selected []string
+		Text     string `json:"custom_text"`
+	}
+	err := t.call("ask_user", map[string]any{
+		"question": "What would you like to drink?", "header": "A break",
+		"options":         []map[string]string{{"label": "Coffee", "description": "strong"}, {"label": "Tea", "description": "green"}, {"label": "Water"}},
+		"timeout_seconds": int(approvalWait / time.Second),
+	}, &answer)
+	switch {
+	case err != nil:
+		return err
+	case !answer.Answered:
+		return t.say("Nobody answered.")
+	}
+	return t.say(fmt.Sprintf("%s it is.", cmp.Or(strings.Join(answer.Selected, " and "), answer.Text)))
+}
+
+// note keeps a text, or says what was kept.
+func (t *turn) note(text string) error {
+	if text != "" {
+		if err := t.call("note_set", map[string]string{"key": "demo", "value": text}, nil); err != nil {
+			return err
+		}
+		return t.say("I have written it down. Say `/note` to hear it again, also after a restart.")
+	}
+	var kept struct{ Value string }
+	var missing *agent.ToolError
+	switch err := t.call("note_get", map[string]string{"key": "demo"}, &kept); {
+	case errors.As(err, &missing):
+		return t.say("There is no note. Say `/note` and something to remember.")
+	case err != nil:
+		return err
+	}
+	return t.say("You told me: " + kept.Value)
+}
+
+// call runs a tool of the gateway, unless the turn is stopped, and decodes its output.
+func (t *turn) call(name string, input, output any) error {
+	out, err := t.w.CallTool(t.ctx, name, input)
+	if err != nil || output == nil {
+		return err
+	}
+	return json.Unmarshal(out, output)
 }
 
 func (t *turn) approve(string) error {

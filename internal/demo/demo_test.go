@@ -49,6 +49,16 @@ func (c *control) AgentStream(s pb.CovenControl_AgentStreamServer) error {
 		if err != nil {
 			return nil
 		}
+		if call := m.GetExecutePackTool(); call != nil {
+			result := &pb.PackToolResult{RequestId: call.RequestId, Result: &pb.PackToolResult_OutputJson{OutputJson: outputs[call.ToolName]}}
+			if outputs[call.ToolName] == "" {
+				result.Result = &pb.PackToolResult_Error{Error: "not found"}
+			}
+			if err := s.Send(&pb.ServerMessage{Payload: &pb.ServerMessage_PackToolResult{PackToolResult: result}}); err != nil {
+				return err
+			}
+			continue
+		}
 		r := m.GetResponse()
 		if r == nil {
 			continue // a heartbeat
@@ -63,6 +73,12 @@ func (c *control) AgentStream(s pb.CovenControl_AgentStreamServer) error {
 			}
 		}
 	}
+}
+
+// outputs are what the tools of the gateway return; the others fail.
+var outputs = map[string]string{
+	"ask_user": `{"answered":true,"selected":["Tea"]}`,
+	"note_set": `{"key":"demo","status":"saved"}`,
 }
 
 // ask returns the events of an answer, text that follows on text as one, and how long it took.
@@ -205,6 +221,9 @@ func TestAnswers(t *testing.T) {
 			"text I would like", "tool_use bash", "tool_state awaiting_approval", "approval bash",
 			"tool_result true", "tool_state timeout", "text Nobody answered", "done",
 		}},
+		{"/ask", nil, []string{"text Let me ask you something. Tea it is.", "done"}},
+		{"/note milk", nil, []string{"text I have written it down", "done"}},
+		{"/note", nil, []string{"text There is no note", "done"}},
 		{"/file", nil, []string{"file coven.svg image/svg+xml", "text Here is a picture", "done"}},
 		{"/attachments", nil, []string{"text No file came", "done"}},
 		{"/usage", nil, []string{"usage", "usage", "text 2600 tokens in, 230 out", "done"}},
