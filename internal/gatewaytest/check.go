@@ -87,7 +87,10 @@ func (g *Gateway) checkConversation(s *conversation.Service, agentID string) {
 				g.t.Fatal(err)
 			}
 			for _, e := range p.Events {
-				if _, ok := e.Body.(conversation.Ended); ok {
+				switch b := e.Body.(type) {
+				case conversation.Text:
+					texts[id] += b.Text
+				case conversation.Ended:
 					ends[id] = append(ends[id], e)
 				}
 			}
