@@ -16,17 +16,19 @@ func (a *API) listTurns(w http.ResponseWriter, r *http.Request) error {
 	if state != "" && state.Over() {
 		return fault.New(fault.Invalid, "state must be %s or %s; got %q", conversation.Open, conversation.Queued, state)
 	}
-	turns, err := a.Conversations.Live(r.Context(), q.Get("agent_id"))
+	n, err := limit(r, 100, 500)
+	if err != nil {
+		return err
+	}
+	turns, more, err := a.Conversations.Live(r.Context(), q.Get("agent_id"), state, n)
 	if err != nil {
 		return orGone(r.Context(), err)
 	}
-	list := []fields{}
-	for _, t := range turns {
-		if state == "" || t.State == state {
-			list = append(list, turnFields(t))
-		}
+	list := make([]fields, len(turns))
+	for i, t := range turns {
+		list[i] = turnFields(t)
 	}
-	return writeJSON(w, http.StatusOK, fields{"turns": list})
+	return writeJSON(w, http.StatusOK, fields{"turns": list, "has_more": more})
 }
 
 func (a *API) turn(w http.ResponseWriter, r *http.Request) error {

@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -373,23 +374,32 @@ func (s *Service) restore(ctx context.Context, u UnfinishedTurn) error {
 	return nil
 }
 
-// Live returns the turns that are not over and that the caller may see, the oldest first; agentID ""
-// means all agents.
-func (s *Service) Live(ctx context.Context, agentID string) ([]Turn, error) {
+// Live returns at most limit turns that are not over and that the caller may see, the oldest first;
+// agentID "" means all agents, state "" both Queued and Open. more says that there are others.
+func (s *Service) Live(ctx context.Context, agentID string, state TurnState, limit int) (turns []Turn, more bool, err error) {
 	if id, ok := s.dispatcher.Resolve(agentID); ok {
 		agentID = id
 	}
-	var turns []Turn
-	for _, t := range s.asking(agentID, "") {
+	var live []*liveTurn
+	s.mu.Lock()
+	for _, t := range s.open {
+		if (agentID == "" || t.feed.agentID == agentID) && (state == "" || t.waiting == (state == Queued)) {
+			live = append(live, t)
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(live, func(a, b *liveTurn) int { return cmp.Or(a.started.Compare(b.started), cmp.Compare(a.id, b.id)) })
+	for _, t := range live {
 		turn, err := s.Turn(ctx, t.id)
 		switch {
-		case fault.CodeOf(err) == fault.NotFound || err == nil && turn.State.Over():
+		case fault.CodeOf(err) == fault.NotFound || err == nil && turn.State.Over(): // not the caller's, or over since
 		case err != nil:
-			return nil, err
+			return nil, false, err
+		case len(turns) == limit:
+			return turns, true, nil
 		default:
 			turns = append(turns, turn)
 		}
 	}
-	slices.SortFunc(turns, func(a, b Turn) int { return a.StartedAt.Compare(b.StartedAt) })
-	return turns, nil
+	return turns, false, nil
 }

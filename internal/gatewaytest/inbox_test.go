@@ -95,6 +95,9 @@ func TestQueue(t *testing.T) {
 	if _, text := g.request("GET", "/api/turns?state=queued&agent_id=a", "", ""); strings.Count(text, `"queued"`) != 3 || strings.Count(text, "waiting_until") != 3 {
 		t.Error(text)
 	}
+	if _, text := g.request("GET", "/api/turns?limit=2", "", ""); strings.Count(text, `"queued"`) != 2 || !strings.Contains(text, `"has_more":true`) || !strings.Contains(text, first.RequestID) {
+		t.Error(text)
+	}
 	if resp, _ := g.request("GET", "/api/turns?state=done", "", ""); resp.StatusCode != 400 {
 		t.Error(resp.Status)
 	}

@@ -1165,7 +1165,7 @@ var routes = map[string]route{
 	}},
 	"GET /api/turns": {rule: readsOwn, request: func(x *trial) request {
 		o := x.open()
-		return request{path: "/api/turns?state=open&agent_id=" + o.agent, sees: o.turn}
+		return request{path: "/api/turns?limit=500&state=open&agent_id=" + o.agent, sees: o.turn}
 	}},
 	"GET /api/turns/{id}":        {rule: readsOwn, request: func(x *trial) request { return request{path: "/api/turns/" + x.object().turn} }},
 	"GET /api/turns/{id}/events": {rule: readsOwn, request: func(x *trial) request { return request{path: "/api/turns/" + x.object().turn + "/events"} }},

@@ -167,7 +167,7 @@ var groups = []group{
 		{
 			route: "GET /api/turns", id: "listTurns", summary: "List the turns that are not over",
 			text:    "Those that an agent works on, and those whose message waits for its agent; the oldest first.",
-			query:   []parameter{ofAgent, {"state", oneOf(conversation.Open, conversation.Queued), "only these"}},
+			query:   []parameter{ofAgent, {"state", oneOf(conversation.Open, conversation.Queued), "only these"}, pageOf(100, 500)},
 			answers: one(200, "Turns"),
 		},
 		{

@@ -205,7 +205,7 @@ func schemas() object {
 			field{"head", number, "the number of the newest event"},
 		)},
 
-		{"Turns", record("", field{"turns", list(ref("Turn")), ""})},
+		{"Turns", record("", field{"turns", list(ref("Turn")), ""}, more)},
 		{"Turn", record("One message and everything that is answered to it.", turn...)},
 		{"CancelRequest", record("", field{"reason?", upTo(conversation.MaxReason), "in bytes; for the log, and for the agent"})},
 
