@@ -209,6 +209,9 @@ func TestDemo(t *testing.T) {
 		{"/tool", "started tool_state tool_use tool_state tool_result tool_state text done", "three files"},
 		{"/file", "started file text done", "picture"},
 		{"/attachments", "started text done", "No file"},
+		{"/note", "started text done", "There is no note"},
+		{"/note buy milk", "started text done", "written it down"},
+		{"/note", "started text done", "You told me: buy milk"},
 		{"/usage", "started usage text done", "two model calls"},
 		{"/session", "started session_init text session_orphaned text done", "lost again"},
 		{"/trouble", "started text warning text done", "the other half"},
@@ -255,7 +258,22 @@ func TestDemo(t *testing.T) {
 			t.Errorf("/approve answered with %v: %q", approved, text)
 		}
 	}
-	shown["/cancel"], shown["/silent"], shown["/approve"] = true, true, true
+	_, text = d.say(t, "/ask", func(name string, data map[string]any) {
+		if name != "user_question" {
+			return
+		}
+		body := fmt.Sprintf(`{"agent_id":"demo","question_id":%q,"selected":["Tea"]}`, data["question_id"])
+		resp, err := http.Post(d.url+"/api/questions/answer", "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		resp.Body.Close()
+	})
+	if !strings.Contains(text, "Tea it is.") {
+		t.Errorf("/ask: %q", text)
+	}
+	shown["/cancel"], shown["/silent"], shown["/approve"], shown["/ask"] = true, true, true, true
 	for _, command := range regexp.MustCompile("`(/[a-z]+)").FindAllStringSubmatch(help, -1) {
 		if !shown[command[1]] {
 			t.Errorf("/help lists %s, which nobody tried", command[1])

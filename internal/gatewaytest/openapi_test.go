@@ -373,3 +373,40 @@ func TestVanishedAgent(t *testing.T) {
 		}
 	})
 }
+
+// TestAnswersAboutWhatIsRemoved: a thread that an agent answers in is not deleted, and of a file that is
+// not kept any more its address says so.
+func TestAnswersAboutWhatIsRemoved(t *testing.T) {
+	g := New(t)
+	a := g.Agent("a")
+	turn, err := g.Conversations().Send(Ctx(), conversation.SendRequest{
+		AgentID: "a", ThreadID: "t", Frontend: "direct", Sender: "me", Text: "hi", Files: []conversation.FileData{{Name: "f", Type: "text/plain", Data: []byte("hello")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, body := g.request("DELETE", "/api/threads/t", "", ""); resp.StatusCode != http.StatusConflict {
+		t.Errorf("%s %s", resp.Status, body)
+	}
+	a.Message()
+	a.Done(turn.ID, "")
+	var list struct{ Files []struct{ URL string } }
+	if g.ask("", "GET", "/api/threads/t/files", "", &list); len(list.Files) != 1 {
+		t.Fatal(list)
+	}
+	g.Reconfigure(func(c *config.Config) { c.Retention.FilesSize = 1 })
+	for late := time.After(Patience); ; {
+		resp, body := g.request("GET", list.Files[0].URL, "", "")
+		if resp.StatusCode == http.StatusGone {
+			return
+		}
+		if resp.StatusCode != http.StatusOK {
+			t.Fatal(resp.Status, body)
+		}
+		select {
+		case <-late:
+			t.Fatal("the file is still there")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
