@@ -3,11 +3,14 @@ package gatewaytest
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +29,7 @@ import (
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/conversation"
+	"coven-gateway/internal/packs"
 	pb "coven-gateway/proto/coven"
 )
 
@@ -62,10 +66,23 @@ var elsewhere = map[string]string{
 	"signature":           "internal/auth TestProofRefused",
 	"file of an agent":    "TestFilesOfAgents",
 	"event of an agent":   "internal/agent TestMessageSizes",
-	"principals that wait for an administrator": "internal/auth TestRegistrationLimits",
-	"injections that an agent has not answered": "TestInject",
-	"approval policies":                         "TestApprovalPolicies",
+	"principals that wait for an administrator":   "internal/auth TestRegistrationLimits",
+	"injections that an agent has not answered":   "TestInject",
+	"approval policies":                           "TestApprovalPolicies",
+	"words of a tool that has failed":             "TestWordsOfFailure",
+	"time of a call":                              "internal/packs TestTimeAndRate, TestToolPolicies",
+	"calls of a tool by one principal":            "TestToolPolicies",
+	"open calls of a pack":                        "TestOpenCalls, TestUnreadInputs",
+	"open calls of tools that an agent hosts":     "TestOpenCalls",
+	"open calls of an agent":                      "internal/agent TestToolCalls",
+	"tools that an agent is told of":              "TestLongToolList",
+	"questions of a turn that wait for an answer": "TestManyQuestions",
 }
+
+const storedText = "text that agents store: a message of the log, a todo, notes, a value, a mail, a post"
+
+// ways is a schema with so many ways through the schemas that it combines.
+func ways(n int) string { return `{"allOf":[{}` + strings.Repeat(`,{}`, n-2) + `]}` }
 
 // xs is a text of a length.
 func xs(n int) string { return strings.Repeat("x", n) }
@@ -163,6 +180,83 @@ func TestLimitsOfAll(t *testing.T) {
 		})
 	}
 	principals := "/api/admin/principals/"
+	// waiting sends messages to an agent that is away until all but one of n wait, and expects that one.
+	waits := map[string]int{}
+	waiting := func(agentID string, n int) {
+		t.Helper()
+		for ; waits[agentID] < n-1; waits[agentID]++ {
+			if _, err := small.Conversations().Send(Ctx(), conversation.SendRequest{AgentID: agentID, Sender: "me", Text: "hi", Delivery: conversation.Queue}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		waits[agentID]++
+	}
+	for _, id := range []string{"away over HTTP", "away over gRPC"} {
+		a := small.Agent(id)
+		if _, err := small.Conversations().Send(Ctx(), conversation.SendRequest{AgentID: id, Sender: "me", Text: "hi"}); err != nil { // so that it is known
+			t.Fatal(err)
+		}
+		a.Done(a.Message().RequestId, "")
+		a.Die()
+		small.away(id)
+	}
+	go func() {
+		_ = small.Pack(Ctx(), &pb.PackManifest{PackId: "large", Tools: []*pb.ToolDefinition{definition("large", 0)}}).Serve(func(r *pb.ExecuteToolRequest) string {
+			var in struct{ N int }
+			if err := json.Unmarshal([]byte(r.GetInputJson()), &in); err != nil {
+				t.Error(err)
+			}
+			return `"` + xs(in.N-2) + `"`
+		})
+	}()
+	// offer registers a pack, which goes again.
+	offer := func(edit func(m *pb.PackManifest, n int)) func(int) error {
+		return func(n int) error {
+			m := &pb.PackManifest{PackId: rand.Text()}
+			edit(m, n)
+			p, err := small.TryPack(Ctx(), m)
+			if err != nil {
+				return err
+			}
+			p.Die()
+			for slices.ContainsFunc(small.Tools().Packs(), func(p packs.PackInfo) bool { return p.ID == m.PackId }) {
+				runtime.Gosched()
+			}
+			return nil
+		}
+	}
+	offered := func(edit func(x *pb.ToolDefinition, n int)) func(int) error {
+		return offer(func(m *pb.PackManifest, n int) {
+			m.Tools = []*pb.ToolDefinition{definition("t", 0)}
+			edit(m.Tools[0], n)
+		})
+	}
+	call := func(tool string, input any) sent {
+		return sent{"POST", "/api/tools/" + tool + "/call", withField(`{"agent_id":"a"}`, "input", input), nil}
+	}
+	asked := func(question, header string, options []conversation.Option) sent {
+		return call("ask_user", map[string]any{"question": question, "header": header, "options": options})
+	}
+	choice := []conversation.Option{{Label: "yes"}}
+	// full calls a tool for an agent that has stored all but one of what it may.
+	full := func(tool, insert string, input func(n int) any) func(int) sent {
+		done := false
+		return func(n int) sent {
+			if !done {
+				done = true
+				db, err := sql.Open("sqlite", small.cfg.Database.Path)
+				if err == nil {
+					_, err = db.ExecContext(t.Context(), "PRAGMA busy_timeout = 10000; WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i WHERE n < $1) "+insert, n-1)
+				}
+				if err = errors.Join(err, db.Close()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := call(tool, input(n))
+			s.body = strings.Replace(s.body, `"a"`, `"full"`, 1)
+			return s
+		}
+	}
 
 	documented, tested := documentedLimits(t), map[string]bool{}
 	for g, limits := range map[*Gateway][]limit{
@@ -325,6 +419,24 @@ func TestLimitsOfAll(t *testing.T) {
 				}, over: 400, words: "the idempotency key must not be longer than 100 bytes; this one has N",
 			},
 			{
+				what: "time that a message waits for its agent", most: int(conversation.MaxWait / time.Second), http: func(n int) sent {
+					return post(withField(withField(hello, "delivery", "queue"), "wait_seconds", n))
+				}, over: 400, words: "wait_seconds must be from 1 to 2592000; got N",
+				rpc: func(n int) error {
+					return tell(small, func(r *pb.ClientSendMessageRequest) { r.Delivery, r.WaitSeconds = "queue", int64(n) })
+				}, code: codes.InvalidArgument,
+			},
+			{
+				what: "messages that wait for an agent", most: 1000, http: func(n int) sent {
+					waiting("away over HTTP", n)
+					return post(`{"agent_id":"away over HTTP","sender":"me","content":"hi","delivery":"queue"}`)
+				}, over: 429, words: "1000 messages wait for the agent; no more are taken",
+				rpc: func(n int) error {
+					waiting("away over gRPC", n)
+					return tell(small, func(r *pb.ClientSendMessageRequest) { r.ConversationKey, r.Delivery = "away over gRPC", "queue" })
+				}, code: codes.ResourceExhausted,
+			},
+			{
 				what: "reason of a cancellation", most: conversation.MaxReason, http: func(n int) sent { return sent{"POST", "/api/turns/none/cancel", withField("{", "reason", xs(n)), nil} },
 				over: 400, words: "reason must not be longer than 1000 bytes", taken: "no turn",
 			},
@@ -425,6 +537,80 @@ func TestLimitsOfAll(t *testing.T) {
 			{
 				what: "schema of a tool", most: 64 << 10, rpc: tool(func(x *pb.ToolDefinition, n int) { x.InputSchemaJson = `{"title":"` + xs(n-12) + `"}` }),
 				code: codes.InvalidArgument, words: "tools: input_schema_json must not be longer than 65536 bytes; this one has N",
+			},
+
+			{what: "pack id", most: 300, rpc: offer(func(m *pb.PackManifest, n int) { m.PackId = xs(n) }), code: codes.InvalidArgument, words: "pack_id must not be longer than 300 bytes; this one has N"},
+			{what: "version of a pack", most: 100, rpc: offer(func(m *pb.PackManifest, n int) { m.Version = xs(n) }), code: codes.InvalidArgument, words: "version must be UTF-8 without control characters and not longer than 100 bytes"},
+			{what: "tools of a pack", most: packs.MaxTools, rpc: offer(func(m *pb.PackManifest, n int) {
+				for i := range n {
+					m.Tools = append(m.Tools, definition("t"+strconv.Itoa(i), 0))
+				}
+			}), code: codes.InvalidArgument, words: "a pack must not have more than 512 tools; this one has N"},
+			{what: "name of a pack's tool", most: 128, rpc: offered(func(x *pb.ToolDefinition, n int) { x.Name = xs(n) }), code: codes.InvalidArgument, words: "a name is 1 to 128 letters, digits, '_', '-' or '.'"},
+			{what: "description of a pack's tool", most: 16 << 10, rpc: offered(func(x *pb.ToolDefinition, n int) { x.Description = xs(n) }), code: codes.InvalidArgument, words: "the description must be UTF-8 and not longer than 16384 bytes; it has N"},
+			{what: "schema of a pack's tool", most: 64 << 10, rpc: offered(func(x *pb.ToolDefinition, n int) { x.InputSchemaJson = `{"title":"` + xs(n-12) + `"}` }), code: codes.InvalidArgument, words: "the input schema must not be longer than 65536 bytes; it has N"},
+			{what: "schema of a pack's tool", most: 10_000, rpc: offered(func(x *pb.ToolDefinition, n int) { x.InputSchemaJson = ways(n) }), code: codes.InvalidArgument, words: "the input schema combines too many others"},
+			{what: "capabilities that a tool needs", most: 64, rpc: offered(func(x *pb.ToolDefinition, n int) { x.RequiredCapabilities = slices.Repeat([]string{"c"}, n) }), code: codes.InvalidArgument, words: "it must not need more than 64 capabilities; it needs N"},
+			{what: "capabilities that a tool needs", most: 64, rpc: offered(func(x *pb.ToolDefinition, n int) { x.RequiredCapabilities = []string{xs(n)} }), code: codes.InvalidArgument, words: "a required capability has 1 to 64 bytes and no control characters"},
+
+			{what: "input of a tool", most: packs.MaxInput, http: func(n int) sent {
+				return call("log_entry", map[string]string{"message": xs(n - len(`{"message":""}`))})
+			}, over: 413, words: "the input of a tool must not be longer than 3145728 bytes; this one has N", taken: "message must not be longer"},
+			{what: "output of a tool", most: packs.MaxOutput, http: func(n int) sent { return call("large", map[string]int{"n": n}) }, over: 413, words: "the output of a tool must not be longer than 3145728 bytes; that of large has N"},
+			{what: storedText, most: 256 << 10, http: func(n int) sent { return call("log_entry", map[string]string{"message": xs(n)}) }, over: 413, words: "message must not be longer than 262144 bytes; this one has N"},
+			{what: storedText, most: 256 << 10, http: func(n int) sent { return call("todo_add", map[string]string{"description": xs(n)}) }, over: 413, words: "description must not be longer than 262144 bytes; this one has N"},
+			{what: storedText, most: 256 << 10, http: func(n int) sent { return call("todo_add", map[string]string{"description": "d", "notes": xs(n)}) }, over: 413, words: "notes must not be longer than 262144 bytes; this one has N"},
+			{what: storedText, most: 256 << 10, http: func(n int) sent { return call("note_set", map[string]string{"key": "k", "value": xs(n)}) }, over: 413, words: "value must not be longer than 262144 bytes; this one has N"},
+			{what: storedText, most: 256 << 10, http: func(n int) sent {
+				return call("mail_send", map[string]string{"to_agent_id": "a", "subject": "s", "content": xs(n)})
+			}, over: 413, words: "content must not be longer than 262144 bytes; this one has N"},
+			{what: storedText, most: 256 << 10, http: func(n int) sent {
+				return call("bbs_create_thread", map[string]string{"subject": "s", "content": xs(n)})
+			}, over: 413, words: "content must not be longer than 262144 bytes; this one has N"},
+			{what: "subject, key, receiver", most: 1000, http: func(n int) sent {
+				return call("bbs_create_thread", map[string]string{"subject": xs(n), "content": "c"})
+			}, over: 413, words: "subject must not be longer than 1000 bytes; this one has N"},
+			{what: "subject, key, receiver", most: 1000, http: func(n int) sent {
+				return call("mail_send", map[string]string{"to_agent_id": "a", "subject": xs(n), "content": "c"})
+			}, over: 413, words: "subject must not be longer than 1000 bytes; this one has N"},
+			{what: "subject, key, receiver", most: 1000, http: func(n int) sent {
+				return call("mail_send", map[string]string{"to_agent_id": xs(n), "subject": "s", "content": "c"})
+			}, over: 413, words: "to_agent_id must not be longer than 1000 bytes; this one has N", taken: "there is no agent"},
+			{what: "subject, key, receiver", most: 1000, http: func(n int) sent { return call("note_set", map[string]string{"key": xs(n), "value": "v"}) }, over: 413, words: "key must not be longer than 1000 bytes; this one has N"},
+			{what: "tags of a log entry", most: 32, http: func(n int) sent {
+				return call("log_entry", map[string]any{"message": "m", "tags": slices.Repeat([]string{"t"}, n)})
+			}, over: 413, words: "tags must not have more than 32 entries; this one has N"},
+			{what: "tags of a log entry", most: 100, http: func(n int) sent {
+				return call("log_entry", map[string]any{"message": "m", "tags": []string{xs(n)}})
+			}, over: 413, words: "a tag must not be longer than 100 bytes; this one has N"},
+			{what: "todos of an agent", most: 10_000, http: full("todo_add",
+				"INSERT INTO tool_todos (todo_id, agent_id, description, status, priority, notes, due_at, created_at, updated_at) SELECT 'n' || n, 'full', 'd', 'pending', 'low', '', 0, 0, 0 FROM i",
+				func(int) any { return map[string]string{"description": "d"} }), over: 429, words: "an agent can have 10000 todos; delete some"},
+			{what: "notes of an agent", most: 10_000, http: full("note_set",
+				"INSERT INTO tool_notes (agent_id, key, value, created_at, updated_at) SELECT 'full', 'n' || n, 'v', 0, 0 FROM i",
+				func(n int) any { return map[string]string{"key": strconv.Itoa(n), "value": "v"} }), over: 429, words: "an agent can have 10000 notes; delete some"},
+			{what: "question", most: conversation.MaxQuestion, http: func(n int) sent { return asked(xs(n), "", choice) }, over: 413, words: "question must not be longer than 16384 bytes; this one has N", taken: "no connected clients"},
+			{what: "question", most: conversation.MaxHeader, http: func(n int) sent { return asked("q", xs(n), choice) }, over: 413, words: "header must not be longer than 200 bytes; this one has N", taken: "no connected clients"},
+			{what: "options of a question", most: conversation.MaxOptions, http: func(n int) sent {
+				var options []conversation.Option
+				for i := range n {
+					options = append(options, conversation.Option{Label: strconv.Itoa(i)})
+				}
+				return asked("q", "", options)
+			}, over: 400, words: "a question must not have more than 100 options; this one has N", taken: "no connected clients"},
+			{what: "options of a question", most: conversation.MaxOption, http: func(n int) sent { return asked("q", "", []conversation.Option{{Label: xs(n)}}) }, over: 413, words: "options[0]: label and description must not be longer than 1000 bytes", taken: "no connected clients"},
+			{what: "options of a question", most: conversation.MaxOption, http: func(n int) sent {
+				return asked("q", "", []conversation.Option{{Label: "l", Description: xs(n)}})
+			}, over: 413, words: "options[0]: label and description must not be longer than 1000 bytes", taken: "no connected clients"},
+			{ // the last one: it leaves no room
+				what: "packs", most: packs.MaxPacks, rpc: func(n int) error {
+					for i := len(small.Tools().Packs()); i < n-1; i++ {
+						if _, err := small.Tools().Add(packs.Pack{ID: rand.Text(), Kind: packs.Remote}); err != nil {
+							t.Fatal(err)
+						}
+					}
+					return offer(func(*pb.PackManifest, int) {})(n)
+				}, code: codes.ResourceExhausted, words: "there are 4096 packs; there cannot be more",
 			},
 		},
 		large: {
