@@ -174,6 +174,31 @@ func eventsCommand(a *app) *cobra.Command {
 	})
 }
 
+func turnsCommand(a *app) *cobra.Command {
+	return a.list(listing{
+		help: help{
+			use: "turns", short: "List the turns that are not over, the oldest first",
+			long:    "List the turns that are not over, the oldest first: those that an agent works on, and those whose message waits for its agent.",
+			example: "coven-admin turns\ncoven-admin turns --agent echo --state queued",
+		},
+		path: "/api/turns",
+		filters: []filter{
+			{"agent", "agent_id", "only those of the agent with this `id`"},
+			{"state", "state", "only those in this `state`: open or queued"},
+			{"limit", "limit", "show at most `n`, up to 500; 100 without"},
+		},
+		view: view{key: "turns", none: "no turn is open, and no message waits", columns: []column{
+			{"REQUEST", "request_id", nil},
+			{"AGENT", "agent_id", nil},
+			{"THREAD", "thread_id", nil},
+			{"SENDER", "sender", nil},
+			{"STATE", "state", nil},
+			{"STARTED", "started_at", nil},
+			{"WAITS UNTIL", "waiting_until", nil},
+		}},
+	})
+}
+
 func cancelCommand(a *app) *cobra.Command {
 	return a.request(request{
 		help:   help{use: "cancel REQUEST", short: "Stop a turn", example: "coven-admin cancel $REQUEST --reason 'not needed any more'"},

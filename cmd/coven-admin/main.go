@@ -32,7 +32,7 @@ for lack of credentials or rights.`,
 		agentsCommand(a), principalsCommand(a), keysCommand(a), tokensCommand(a), invitesCommand(a), linkCommand(a),
 		secretsCommand(a), bindingsCommand(a), auditCommand(a),
 		toolsCommand(a), packsCommand(a), callCommand(a),
-		usageCommand(a), threadsCommand(a), messagesCommand(a), eventsCommand(a), tailCommand(a), chatCommand(a), cancelCommand(a),
+		usageCommand(a), threadsCommand(a), messagesCommand(a), eventsCommand(a), tailCommand(a), chatCommand(a), turnsCommand(a), cancelCommand(a),
 	)
 	return cmd
 }
