@@ -38,6 +38,7 @@ type Options struct {
 	Files         Files
 	Tools         *packs.Registry
 	Records       Records
+	Disk          func() error // why nothing can be stored, or nil
 	Logger        *slog.Logger
 	Registerer    prometheus.Registerer
 	Metrics       http.Handler // served at MetricsPath; nil for none

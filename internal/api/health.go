@@ -20,6 +20,10 @@ func (a *API) ready(w http.ResponseWriter, _ *http.Request) error {
 	if a.Conversations.Closing() {
 		return text(w, http.StatusServiceUnavailable, "shutting down")
 	}
+	if err := a.Disk(); err != nil {
+		a.Logger.Warn("not ready", "error", err)
+		return text(w, http.StatusServiceUnavailable, cause(err))
+	}
 	if err := a.Conversations.Healthy(); err != nil {
 		a.Logger.Warn("not ready", "error", err)
 		return text(w, http.StatusServiceUnavailable, "the conversation log cannot be written: "+cause(err))

@@ -45,6 +45,7 @@ type Server struct {
 type Database struct {
 	Path        string      // database.path: a file, or :memory:; <data_dir>/gateway.db unless set
 	Synchronous Synchronous // database.synchronous
+	MinFree     Size        // database.min_free: with less room on the disk the gateway is not ready; 0 for never
 }
 
 // Synchronous says what a committed event survives.
@@ -164,7 +165,7 @@ func Default() Config {
 			HTTPAddr:      "127.0.0.1:8080",
 			ShutdownGrace: 10 * time.Second,
 		},
-		Database: Database{Synchronous: Full},
+		Database: Database{Synchronous: Full, MinFree: 64 * MiB},
 		Auth: Auth{
 			DefaultCapabilities:   []string{"base", "chat", "mail", "notes", "ui"},
 			AgentAutoRegistration: Disabled,
@@ -209,6 +210,7 @@ func (c *Config) fields() []field {
 
 		path("database.path", &c.Database.Path).from("COVEN_DB_PATH"),
 		text("database.synchronous", &c.Database.Synchronous),
+		size("database.min_free", &c.Database.MinFree),
 
 		secrets("auth.jwt_secret", &c.Auth.JWTSecrets),
 		boolean("auth.open_remote", &c.Auth.OpenRemote),

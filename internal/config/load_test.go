@@ -100,7 +100,7 @@ func TestAccepted(t *testing.T) {
 		}},
 		{"a relative XDG_DATA_HOME is ignored", "", vars{"XDG_DATA_HOME": "x"}, func(*Config) {}},
 		{"database path alone", "database: {path: /srv/c/my.db, synchronous: normal}", nil, func(c *Config) {
-			c.DataDir, c.Database = "/srv/c", Database{Path: "/srv/c/my.db", Synchronous: Normal}
+			c.DataDir, c.Database = "/srv/c", Database{Path: "/srv/c/my.db", Synchronous: Normal, MinFree: 64 * MiB}
 		}},
 		{"database in memory", "database: {path: ':memory:'}", nil, func(c *Config) { c.Database.Path = ":memory:" }},
 		{"database and data directory", "data_dir: /d\ndatabase: {path: /srv/c/my.db}", nil, func(c *Config) {

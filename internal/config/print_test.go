@@ -58,6 +58,7 @@ server:
 database:
   path: "/srv/a b/c.db" # environment COVEN_DB_PATH
   synchronous: "full" # default
+  min_free: 64MiB # default
 
 auth:
   # jwt_secret: "[redacted]" # g.yaml:3

@@ -63,6 +63,7 @@ func (c Config) broken() []*Complaint {
 	r.check("database.path", c.Database.Path != "", "database.path is required")
 	r.check("database.path", !strings.HasPrefix(c.Database.Path, "file:"), "must be the path of a file or :memory:, not a URI")
 	oneOf(&r, "database.synchronous", c.Database.Synchronous, Full, Normal)
+	notNegative(&r, "database.min_free", c.Database.MinFree)
 
 	r.jwtSecrets("auth.jwt_secret", c.Auth.JWTSecrets)
 	r.capabilities("auth.default_capabilities", c.Auth.DefaultCapabilities)

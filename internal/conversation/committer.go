@@ -169,7 +169,11 @@ func (c *committer) run() {
 				if closed {
 					return
 				}
-				break
+				if c.healthy() == nil {
+					break
+				}
+				// Nothing waits, and nobody may send anything while the log is said to be broken: it
+				// is tried with nothing.
 			}
 			err := c.commit(batch)
 			if err == nil {
@@ -255,12 +259,17 @@ func (c *committer) commit(batch []work) error {
 				return err
 			}
 		}
+		if len(batch) == 0 {
+			return tx.Probe()
+		}
 		return cm.trim()
 	})
 	if err != nil {
 		c.failure.Store(&err)
 		c.metrics.CommitFailures.Inc()
-		c.logger.Error("commit failed", "error", err, "operations", len(batch))
+		if len(batch) > 0 {
+			c.logger.Error("commit failed", "error", err, "operations", len(batch))
+		}
 		if cm.persisted() {
 			err = nil
 		}
@@ -279,10 +288,18 @@ func (c *committer) commit(batch []work) error {
 		if err == nil {
 			w.finish(nil)
 		} else {
-			w.finish(fault.Wrap(err, fault.Unavailable, "the %s could not be stored", w.what()))
+			w.finish(unstored(err, w.what()))
 		}
 	}
 	return err
+}
+
+// unstored says what could not be stored, and why where the log has words for it.
+func unstored(err error, what string) error {
+	if fault.CodeOf(err) == fault.Unavailable {
+		return fault.Wrap(err, fault.Unavailable, "the %s could not be stored: %s", what, fault.Message(err))
+	}
+	return fault.Wrap(err, fault.Unavailable, "the %s could not be stored", what)
 }
 
 // change returns what this commit does to a conversation, with its tentative state.

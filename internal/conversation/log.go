@@ -115,6 +115,8 @@ type Tx interface {
 	AddRun(r Run) error
 	// TakeRun returns what the run has removed and forgets it; the zero value if there is nothing.
 	TakeRun() (Run, error)
+	// Probe writes something of the usual size and removes it again.
+	Probe() error
 	// Audit writes a record into the audit log.
 	Audit(r auth.AuditRecord) error
 }

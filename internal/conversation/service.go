@@ -635,7 +635,7 @@ func (s *Service) storeFile(ctx context.Context, f FileData) (File, error) {
 	}
 	sum, err := s.opts.Files.Put(ctx, f.Data)
 	if err != nil {
-		return File{}, fault.Wrap(err, fault.Unavailable, "the file %q could not be stored", f.Name)
+		return File{}, unstored(err, fmt.Sprintf("file %q", f.Name))
 	}
 	return File{ID: newID(), Name: f.Name, Type: f.Type, Size: int64(len(f.Data)), SHA256: sum}, nil
 }

@@ -249,6 +249,30 @@ func TestRecordFirst(t *testing.T) {
 	})
 }
 
+// TestReadyAgain: a log that could not be written is tried until it can be, though nobody sends anything:
+// whoever asks whether the gateway is ready may be the one who sends messages only then.
+func TestReadyAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.log.mu.Lock()
+		w.log.dead = true
+		w.log.mu.Unlock()
+		if _, err := w.service.Send(w.ctx(), hello("a")); fault.CodeOf(err) != fault.Unavailable {
+			t.Errorf("send: %v", err)
+		}
+		time.Sleep(time.Minute) // takes no time
+		if w.service.Healthy() == nil {
+			t.Error("healthy while the log is dead")
+		}
+		w.log.mu.Lock()
+		w.log.dead = false
+		w.log.mu.Unlock()
+		time.Sleep(2 * time.Second)
+		if err := w.service.Healthy(); err != nil {
+			t.Errorf("the log can be written: %v", err)
+		}
+	})
+}
+
 // TestDiskFull: while nothing can be stored nothing is shown, the agent is slowed down, and nothing
 // is lost once the store works again.
 func TestDiskFull(t *testing.T) {

@@ -100,7 +100,7 @@ func (t *liveTurn) On(ctx context.Context, b Body) error {
 			b = Trouble{"a file of the agent was refused: " + fault.Message(err)}
 		default:
 			t.service.logger.Error("cannot store a file of an agent", "request_id", t.id, "agent_id", t.feed.agentID, "error", err)
-			b = Trouble{"the file " + f.Name + " could not be stored"}
+			b = Trouble{fault.Message(err)}
 		}
 	}
 	for {

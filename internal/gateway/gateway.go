@@ -124,6 +124,8 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	}
 	g.onStop("database", func(context.Context) error { return db.Close() })
 	files := store.OpenBlobs(filepath.Join(cfg.DataDir, "files"))
+	disk := store.NewWatch(store.WatchOptions{DB: db, Blobs: files, MinFree: int64(cfg.Database.MinFree), Logger: o.Logger, Registerer: reg})
+	g.onStop("disk watch", func(context.Context) error { disk.Close(); return nil })
 
 	g.identity, err = identity(ctx, cfg, db, o.Logger, serverID, auth.Options{
 		Ended: func(principalID string) {
@@ -173,7 +175,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		return err
 	}
 	front := api.New(api.Options{
-		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files, Tools: g.tools, Records: records{db.Tools()},
+		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files, Tools: g.tools, Records: records{db.Tools()}, Disk: disk.Healthy,
 		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path,
 		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
 		AnyHost:  !g.identity.Open() || cfg.Auth.OpenRemote,

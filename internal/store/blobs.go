@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"coven-gateway/internal/conversation"
@@ -30,6 +31,8 @@ type Blobs struct {
 	mu       sync.Mutex
 	pins     map[string]int           // how many have stored a content and not released it
 	removing map[string]chan struct{} // closed when the content is gone, or stays
+
+	failure atomic.Pointer[error] // of the last content that could not be written; nil when one could
 }
 
 var _ conversation.Files = (*Blobs)(nil)
@@ -48,7 +51,7 @@ func (b *Blobs) Put(ctx context.Context, data []byte) (string, error) {
 	}
 	if err := b.put(name, data); err != nil {
 		b.Release(name)
-		return "", err
+		return "", b.failed(err)
 	}
 	return name, nil
 }
@@ -61,7 +64,11 @@ func (b *Blobs) put(name string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return writeDurably(path, data)
+	err := writeDurably(path, data)
+	if err == nil {
+		b.failure.Store(nil)
+	}
+	return err
 }
 
 // pin keeps a content from being removed, and waits while that is happening.

@@ -17,6 +17,15 @@ func Exec(query string) func(*Tx) error {
 	}
 }
 
+// Interfere has f run before each COMMIT, as if the disk did it; nil ends that.
+func (db *DB) Interfere(f func() error) {
+	if f == nil {
+		db.writer.interfere.Store(nil)
+		return
+	}
+	db.writer.interfere.Store(&f)
+}
+
 // CreateConversation returns an operation that creates a conversation and then does more.
 func CreateConversation(agentID string, more func() error) func(*Tx) error {
 	return func(tx *Tx) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +17,8 @@ type keeper struct {
 	pool *sql.DB
 	stop chan struct{}
 	done chan struct{}
+
+	failure atomic.Pointer[error] // of the last checkpoint; nil when it succeeded
 
 	copied int64 // frames of the log that were in the database after the last checkpoint; owned by run
 }
@@ -39,13 +42,28 @@ func (k *keeper) run() {
 	tick := time.NewTicker(checkpoint)
 	defer tick.Stop()
 	for { // at once: a process that was killed may have left a long log, and the next start reads it
-		if err := k.tend(); err != nil {
-			k.db.logger.Error("checkpoint failed", "error", err)
-		}
+		k.settle(k.tend())
 		select {
 		case <-tick.C:
 		case <-k.stop:
 			return
+		}
+	}
+}
+
+// settle remembers how a checkpoint has ended. One that fails is tried again for ever; the log hears of
+// it once.
+func (k *keeper) settle(err error) {
+	was := k.failure.Load()
+	switch {
+	case err == nil && was != nil:
+		k.failure.Store(nil)
+		k.db.logger.Info("the write-ahead log can be copied into the database again")
+	case err != nil:
+		err = fmt.Errorf("the write-ahead log cannot be copied into the database: %w", err)
+		k.failure.Store(&err)
+		if was == nil {
+			k.db.logger.Error("checkpoint failed", "error", err)
 		}
 	}
 }

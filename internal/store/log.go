@@ -351,6 +351,8 @@ func (tx logTx) Increment(ref conversation.Ref, p conversation.Piece) (int64, er
 	return res.LastInsertId()
 }
 
+func (tx logTx) Probe() error { return tx.probe() }
+
 func (tx logTx) Trim(below int64) error {
 	_, err := tx.exec(`DELETE FROM increments WHERE id < $1`, below)
 	return err

@@ -106,7 +106,7 @@ func (db *DB) open(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	db.writer = newWriter(conn, newMetrics(o.Registerer))
+	db.writer = newWriter(conn, newMetrics(o.Registerer), db.logger)
 	if o.Path != Memory {
 		db.keeper, err = newKeeper(db, dsn(""))
 	}
@@ -162,7 +162,7 @@ func (db *DB) Close() error {
 }
 
 // Do runs an operation in a transaction and returns when it is committed, with the operation's
-// error or the reason why nothing was committed. Operations of several callers may share a
+// error or the reason why nothing was committed: an Unavailable fault when that is the disk. Operations of several callers may share a
 // transaction; each has a savepoint of its own, so that one failure fails one caller.
 func (db *DB) Do(ctx context.Context, op func(*Tx) error) error {
 	return db.writer.do(ctx, op)

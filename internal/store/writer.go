@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,9 +24,14 @@ var errClosed = errors.New("the database is closed")
 type writer struct {
 	ops     chan *operation
 	metrics *metrics
+	logger  *slog.Logger
 
 	mu     sync.RWMutex // held for reading while an operation is being queued
 	closed bool
+
+	failure   atomic.Pointer[error]        // what the disk did to the last transaction; nil when it was written
+	since     atomic.Int64                 // when the transaction under way began, in nanoseconds since 1970; 0 while there is none
+	interfere atomic.Pointer[func() error] // what tests do instead of a disk, before each COMMIT
 
 	lead chan struct{} // capacity 1, full while somebody leads; what is below belongs to the leader
 
@@ -40,9 +47,9 @@ type operation struct {
 // A Tx is the writer's open transaction. It is valid until the operation returns.
 type Tx struct{ w *writer }
 
-func newWriter(conn *sql.Conn, m *metrics) *writer {
+func newWriter(conn *sql.Conn, m *metrics, logger *slog.Logger) *writer {
 	return &writer{
-		ops: make(chan *operation, maxOperations), metrics: m,
+		ops: make(chan *operation, maxOperations), metrics: m, logger: logger,
 		lead: make(chan struct{}, 1), conn: conn, stmts: make(map[string]*sql.Stmt),
 	}
 }
@@ -109,32 +116,40 @@ func (w *writer) runQueued() {
 		return
 	}
 	start := time.Now()
-	errs := w.commit(batch)
-	w.metrics.transactions.Observe(time.Since(start).Seconds())
+	w.since.Store(start.UnixNano())
+	errs, committed := w.commit(batch)
+	w.settle(committed, errs)
+	w.since.Store(0)
+	took := time.Since(start)
+	w.metrics.transactions.Observe(took.Seconds())
 	w.metrics.operations.Observe(float64(len(batch)))
+	if took > slowAfter {
+		w.logger.Warn("a write took long: the disk is slow, or another program keeps it busy", "duration", took, "operations", len(batch))
+	}
 	for i, op := range batch {
-		op.done <- errs[i]
+		op.done <- unstored(errs[i])
 	}
 }
 
-// commit runs operations in one transaction and returns the outcome of each.
-func (w *writer) commit(batch []*operation) []error {
-	errs := make([]error, len(batch))
+// commit runs operations in one transaction and returns the outcome of each, and whether those that
+// succeeded were committed.
+func (w *writer) commit(batch []*operation) (errs []error, committed bool) {
+	errs = make([]error, len(batch))
 	tx := &Tx{w}
-	fail := func(err error) []error {
+	fail := func(err error) ([]error, bool) {
 		_, rollback := tx.exec("ROLLBACK")
 		for i := range errs {
 			if errs[i] == nil {
 				errs[i] = errors.Join(err, rollback)
 			}
 		}
-		return errs
+		return errs, false
 	}
 	if _, err := tx.exec("BEGIN IMMEDIATE"); err != nil {
 		for i := range errs {
 			errs[i] = fmt.Errorf("begin: %w", err)
 		}
-		return errs
+		return errs, false
 	}
 	if len(batch) == 1 {
 		if err := batch[0].run(tx); err != nil {
@@ -147,10 +162,15 @@ func (w *writer) commit(batch []*operation) []error {
 			}
 		}
 	}
+	if f := w.interfere.Load(); f != nil {
+		if err := (*f)(); err != nil {
+			return fail(fmt.Errorf("commit: %w", err))
+		}
+	}
 	if _, err := tx.exec("COMMIT"); err != nil {
 		return fail(fmt.Errorf("commit: %w", err))
 	}
-	return errs
+	return errs, true
 }
 
 // savepoint runs an operation and undoes it alone when it fails.
@@ -160,7 +180,8 @@ func (tx *Tx) savepoint(run func(*Tx) error, outcome *error) error {
 	}
 	if *outcome = run(tx); *outcome != nil {
 		if _, err := tx.exec("ROLLBACK TO operation"); err != nil {
-			return err
+			// SQLite has undone the whole transaction, as it may when the disk fails.
+			return errors.Join(*outcome, err)
 		}
 	}
 	_, err := tx.exec("RELEASE operation")
