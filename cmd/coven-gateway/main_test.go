@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,8 +48,36 @@ func TestScripts(t *testing.T) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "fetch": fetch, "say": say},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "fetch": fetch, "say": say, "sql": sqlCommand, "scribble": scribble},
 	})
+}
+
+// sqlCommand runs statements on a database that no gateway has open, without foreign keys.
+func sqlCommand(ts *testscript.TestScript, _ bool, args []string) {
+	db, err := sql.Open("sqlite", ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	for _, text := range args[1:] {
+		_, err := db.Exec(text)
+		ts.Check(err)
+	}
+	_, err = db.Exec("PRAGMA wal_checkpoint(TRUNCATE)")
+	ts.Check(err)
+}
+
+// scribble writes over a page of a database file: of the table or index with a name, or the first one.
+func scribble(ts *testscript.TestScript, _ bool, args []string) {
+	path, page := ts.MkAbs(args[0]), int64(1)
+	if len(args) > 1 {
+		db, err := sql.Open("sqlite", path)
+		ts.Check(err)
+		ts.Check(errors.Join(db.QueryRow("SELECT rootpage FROM sqlite_schema WHERE name = $1", args[1]).Scan(&page), db.Close()))
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	ts.Check(err)
+	_, err = f.WriteAt(bytes.Repeat([]byte{0xa5}, 4096), (page-1)*4096)
+	ts.Check(errors.Join(err, f.Close()))
 }
 
 // fetch prints what a URL answers.

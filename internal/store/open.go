@@ -63,7 +63,11 @@ type DB struct {
 // 0600) and brings its schema up to date. A database that another process has open is refused.
 func Open(ctx context.Context, o Options) (*DB, error) {
 	db := &DB{path: o.Path, logger: o.Logger}
-	if err := db.open(ctx, o); err != nil {
+	err := db.open(ctx, o)
+	if damaged(err) {
+		err = fmt.Errorf("it is damaged: %w; look at it with coven-gateway doctor", err)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", o.Path, err), db.Close())
 	}
 	return db, nil
@@ -94,6 +98,11 @@ func (db *DB) open(ctx context.Context, o Options) error {
 		return err
 	}
 	db.write.SetMaxOpenConns(1)
+	if o.Path != Memory { // before anything is changed
+		if err := sound(ctx, db.write, o.Logger); err != nil {
+			return err
+		}
+	}
 	if err := migrate(ctx, db.write); err != nil {
 		return err
 	}

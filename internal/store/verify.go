@@ -161,32 +161,57 @@ const most = 10
 func Verify(ctx context.Context, path string) error {
 	return read(ctx, path, func(tx *sql.Tx) error {
 		// Nothing else can be trusted when pages are damaged, nor asked of another schema.
-		if bad, err := query(ctx, tx, scanString, `SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok' LIMIT 10`); err != nil || len(bad) > 0 {
+		if bad, err := integrity(ctx, tx); err != nil || len(bad) > 0 {
 			return errors.Join(append(toErrors(bad), err)...)
 		}
-		schema, err := schemaOf(ctx, tx)
-		if err != nil {
-			return err
+		found, err := flaws(ctx, tx)
+		errs := make([]error, len(found))
+		for i, f := range found {
+			errs[i] = errors.New(f.text)
 		}
-		var errs []error
-		rules := invariants
-		whole := "TRUE" // whether a turn t has all of its events
-		if schema >= retentionSchema {
-			rules, whole = slices.Concat(rules, retentionInvariants), "t.pruned = 0"
-		}
-		for _, text := range rules {
-			bad, err := query(ctx, tx, scanString, fmt.Sprintf("%s LIMIT %d", strings.ReplaceAll(text, "{whole}", whole), most))
-			if err != nil {
-				return err
-			}
-			errs = append(errs, toErrors(bad)...)
-		}
-		if schema >= auditSchema {
-			errs = append(errs, unchained(ctx, tx))
-		}
-		bad, err := misnumbered(ctx, tx, schema >= retentionSchema)
-		return errors.Join(append(errs, append(bad, err)...)...)
+		return errors.Join(append(errs, err)...)
 	})
+}
+
+// integrity returns what SQLite itself finds wrong.
+func integrity(ctx context.Context, tx querier) ([]string, error) {
+	return query(ctx, tx, scanString, `SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok' LIMIT 10`)
+}
+
+// A flaw is something that does not hold of the log. Its rule is the statement that found it; it has
+// none when something else did.
+type flaw struct{ text, rule string }
+
+// flaws returns what does not hold of the log in a sound database.
+func flaws(ctx context.Context, tx *sql.Tx) (found []flaw, err error) {
+	schema, err := schemaOf(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	rules := invariants
+	whole := "TRUE" // whether a turn t has all of its events
+	if schema >= retentionSchema {
+		rules, whole = slices.Concat(rules, retentionInvariants), "t.pruned = 0"
+	}
+	for _, rule := range rules {
+		bad, err := query(ctx, tx, scanString, fmt.Sprintf("%s LIMIT %d", strings.ReplaceAll(rule, "{whole}", whole), most))
+		if err != nil {
+			return found, err
+		}
+		for _, text := range bad {
+			found = append(found, flaw{text, rule})
+		}
+	}
+	if schema >= auditSchema {
+		if err := unchained(ctx, tx); err != nil {
+			found = append(found, flaw{text: err.Error()})
+		}
+	}
+	bad, err := misnumbered(ctx, tx, schema >= retentionSchema)
+	for _, e := range bad {
+		found = append(found, flaw{text: e.Error()})
+	}
+	return found, err
 }
 
 func toErrors(texts []string) []error {
@@ -197,10 +222,30 @@ func toErrors(texts []string) []error {
 	return errs
 }
 
+// Rules for which coven-gateway doctor has a cure.
+var (
+	foreignKeys = `SELECT printf('row %d of %s refers to a row of %s that does not exist', rowid, "table", parent) FROM pragma_foreign_key_check`
+
+	turnEnds = fmt.Sprintf(`
+	WITH ends AS (SELECT turn_id, COUNT(*) AS n FROM events WHERE kind = %d GROUP BY turn_id)
+	SELECT printf('turn %%s is %%s and has %%d ends', t.request_id, t.state, COALESCE(e.n, 0))
+	FROM turns t LEFT JOIN ends e ON e.turn_id = t.id
+	WHERE COALESCE(e.n, 0) <> (t.state <> '%s')`, conversation.KindEnded, conversation.Open)
+
+	turnRecords = fmt.Sprintf(`
+	SELECT printf('turn %%s ended as %%s at %%d, its record says %%s at %%d', t.request_id, json_extract(e.detail, '$.state'), e.seq, t.state, t.last_seq)
+	FROM events e JOIN turns t ON t.id = e.turn_id
+	WHERE e.kind = %d AND (e.seq <> t.last_seq OR e.at <> t.ended_at OR json_extract(e.detail, '$.state') IS NOT t.state)`, conversation.KindEnded)
+
+	newestTurns = `SELECT printf('the newest turn of thread %s is %d, its record says %d', th.thread_id, COALESCE(MAX(t.id), 0), th.activity)
+	FROM threads th LEFT JOIN turns t ON t.thread_id = th.id
+	GROUP BY th.id HAVING th.activity IS NOT MAX(t.id)`
+)
+
 // invariants are statements that find what is wrong, one sentence per row. They hold between any
 // two commits, with turns open or not.
 var invariants = []string{
-	`SELECT printf('row %d of %s refers to a row of %s that does not exist', rowid, "table", parent) FROM pragma_foreign_key_check`,
+	foreignKeys,
 
 	// A turn begins with the one message it has. One that was taken over from the public gateway,
 	// which has no digest of a request, may have none (see takeover_plan.go); it begins with its first
@@ -213,17 +258,10 @@ var invariants = []string{
 	  AND NOT (length(t.digest) = 0 AND b.n IS 0 AND b.first IS t.first_seq)`, conversation.KindMessage, conversation.KindMessage),
 
 	// A turn that is open has no end, any other exactly one.
-	fmt.Sprintf(`
-	WITH ends AS (SELECT turn_id, COUNT(*) AS n FROM events WHERE kind = %d GROUP BY turn_id)
-	SELECT printf('turn %%s is %%s and has %%d ends', t.request_id, t.state, COALESCE(e.n, 0))
-	FROM turns t LEFT JOIN ends e ON e.turn_id = t.id
-	WHERE COALESCE(e.n, 0) <> (t.state <> '%s')`, conversation.KindEnded, conversation.Open),
+	turnEnds,
 
 	// The end in the log and the record of the turn say the same.
-	fmt.Sprintf(`
-	SELECT printf('turn %%s ended as %%s at %%d, its record says %%s at %%d', t.request_id, json_extract(e.detail, '$.state'), e.seq, t.state, t.last_seq)
-	FROM events e JOIN turns t ON t.id = e.turn_id
-	WHERE e.kind = %d AND (e.seq <> t.last_seq OR e.at <> t.ended_at OR json_extract(e.detail, '$.state') IS NOT t.state)`, conversation.KindEnded),
+	turnRecords,
 
 	// Events lie in the conversation and the thread of their turn, and none outside of the turn.
 	fmt.Sprintf(`
@@ -245,9 +283,7 @@ var invariants = []string{
 	`SELECT printf('turn %s of agent %s is in thread %s of agent %s', t.request_id, c.agent_id, th.thread_id, th.agent_id)
 	FROM turns t JOIN conversations c ON c.id = t.conversation_id JOIN threads th ON th.id = t.thread_id
 	WHERE c.agent_id <> th.agent_id`,
-	`SELECT printf('the newest turn of thread %s is %d, its record says %d', th.thread_id, COALESCE(MAX(t.id), 0), th.activity)
-	FROM threads th LEFT JOIN turns t ON t.thread_id = th.id
-	GROUP BY th.id HAVING th.activity IS NOT MAX(t.id)`,
+	newestTurns,
 
 	// Usage reports and files have an event, and such events have them.
 	fmt.Sprintf(`
