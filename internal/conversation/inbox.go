@@ -157,6 +157,9 @@ func (s *Service) underWay(agentID, threadID string) (turns []*liveTurn) {
 // hand gives a message that waits to its agent. It is at most once: before the agent gets it the log
 // says that it did, and when the gateway dies in between, nobody sends it again. It returns false
 // when the agent was not there.
+//
+// For the same reason a message that makes the gateway die is read once: what comes after the log says
+// that the agent has it is not tried again by the next run.
 func (s *Service) hand(t *liveTurn) bool {
 	if !s.enter() {
 		return false
@@ -172,13 +175,6 @@ func (s *Service) hand(t *liveTurn) bool {
 	if s.threadBusy(t.feed.agentID, t.thread) {
 		return true
 	}
-	m, err := s.messageOf(ctx, t)
-	if err != nil {
-		s.logger.Error("a message that waits could not be read", "request_id", t.id, "agent_id", t.feed.agentID, "error", err)
-		t.end(Ended{State: Failed, Cause: "the message could not be read"})
-		s.afterEnd(t)
-		return true
-	}
 	handed, ok := s.depart(t)
 	if !ok {
 		s.afterEnd(t) // which takes it out of the inbox
@@ -187,6 +183,15 @@ func (s *Service) hand(t *liveTurn) bool {
 	select {
 	case <-handed:
 	case <-s.committer.stopped: // the log cannot be written and the gateway stops
+		return true
+	}
+	// The log may have taken long, which is no fault of the agent.
+	ctx, cancelGiving := context.WithTimeout(context.Background(), dispatchTimeout)
+	defer cancelGiving()
+	m, err := s.messageOf(ctx, t)
+	if err != nil {
+		s.logger.Error("a message that waited could not be read", "request_id", t.id, "agent_id", t.feed.agentID, "error", err)
+		t.end(Ended{State: Failed, Cause: "the message could not be read"})
 		return true
 	}
 	err = s.give(ctx, t, m)

@@ -102,6 +102,7 @@ type brittle struct {
 	dead  bool   // the process has died: nothing is committed any more
 	dieIn int    // commits; 0 for never
 
+	reading   func()        // before a message that waited is read; may be nil
 	answering func()        // before an answer is read; may be nil
 	hold      chan struct{} // commits wait until it is closed; nil for no waiting
 }
@@ -111,6 +112,13 @@ func (b *brittle) Answer(ctx context.Context, turnID string) (string, error) {
 		b.answering()
 	}
 	return b.Log.Answer(ctx, turnID)
+}
+
+func (b *brittle) Records(ctx context.Context, q conversation.Query) (conversation.Page, error) {
+	if b.reading != nil && q.Turn != "" && q.Limit == 1 {
+		b.reading()
+	}
+	return b.Log.Records(ctx, q)
 }
 
 var errBroken = errors.New("broken on purpose")

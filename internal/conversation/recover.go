@@ -2,14 +2,21 @@ package conversation
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"time"
+
+	"coven-gateway/internal/fault"
 )
 
 // recover ends what a gateway that died has left open: the blocks are closed from their
 // increments, the turns end as interrupted. Nothing is run again. It returns the turns whose messages
 // no agent was given.
+//
+// A turn whose increments make no sense does not keep the gateway from starting, now and at every start
+// after that: it ends without them.
 func (s *Service) recover(ctx context.Context) (waiting []UnfinishedTurn, err error) {
 	u, err := s.log.Unfinished(ctx)
 	if err != nil {
@@ -21,51 +28,96 @@ func (s *Service) recover(ctx context.Context) (waiting []UnfinishedTurn, err er
 		}
 		return t.State == Queued
 	})
-	heads := make(map[string]int64)
+	r := &recovery{heads: make(map[int64]int64), now: time.Now().UTC(), pieces: u.Pieces}
 	for _, t := range u.Turns {
-		if _, ok := heads[t.AgentID]; !ok {
-			conv, err := s.log.Conversation(ctx, t.AgentID)
-			if err != nil {
-				return nil, err
-			}
-			heads[t.AgentID] = conv.Head
-		}
-		for _, p := range u.Pieces[t.Ref.Turn] {
-			heads[t.AgentID] = max(heads[t.AgentID], p.Seq)
+		if r.heads[t.Ref.Conversation], err = s.log.Newest(ctx, t.Ref.Conversation); err != nil {
+			return nil, err
 		}
 	}
-	now := time.Now().UTC()
 	err = s.log.Commit(ctx, func(tx Tx) error {
 		for _, t := range u.Turns {
-			first := time.Time{}
-			for _, b := range blocks(u.Pieces[t.Ref.Turn]) {
-				if first.IsZero() {
-					first = b.at
-				}
-				if err := tx.Append(t.Ref, b.record(t.Ref)); err != nil {
-					return err
-				}
-			}
-			heads[t.AgentID]++
-			seq := heads[t.AgentID]
-			end := Ended{State: Interrupted, Cause: "the gateway was restarted"}
-			rec, err := NewRecord(t.Ref, seq, now, end)
-			if err != nil {
-				return err
-			}
-			if err := tx.Append(t.Ref, rec); err != nil {
-				return err
-			}
-			if err := tx.End(t.Ref, EndedTurn{State: end.State, Cause: end.Cause, Last: seq, FirstEventAt: first, At: now}); err != nil {
+			if err := r.end(tx, t); err != nil {
 				return err
 			}
 		}
 		return tx.Trim(math.MaxInt64)
 	})
+	if err != nil && len(u.Turns) > 0 && fault.CodeOf(err) != fault.Unavailable {
+		s.logger.Error("the turns that the last run left open could not be ended together; each is tried by itself", "error", err)
+		err = s.recoverEach(ctx, r, u.Turns)
+	}
 	if err == nil && len(u.Turns) > 0 {
 		s.logger.Warn("ended turns that the last run left open", "turns", len(u.Turns))
 	}
 	return waiting, err
+}
+
+// recoverEach ends each turn in a transaction of its own: with its increments, else without them. One that
+// cannot be ended at all stays open in the log and is tried again by the next start.
+func (s *Service) recoverEach(ctx context.Context, r *recovery, turns []UnfinishedTurn) error {
+	for _, t := range turns {
+		err := s.log.Commit(ctx, func(tx Tx) error { return r.end(tx, t) })
+		if err == nil {
+			continue
+		}
+		if fault.CodeOf(err) == fault.Unavailable {
+			return err // the disk is to blame
+		}
+		lost := len(r.pieces[t.Ref.Turn])
+		delete(r.pieces, t.Ref.Turn)
+		again := s.log.Commit(ctx, func(tx Tx) error { return r.end(tx, t) })
+		if fault.CodeOf(again) == fault.Unavailable {
+			return again
+		}
+		if again != nil {
+			s.logger.Error("a turn that the last run left open cannot be ended", "request_id", t.ID, "agent_id", t.AgentID, "error", errors.Join(err, again))
+			continue
+		}
+		s.logger.Error("a turn that the last run left open was ended without the last of its text, which cannot be read",
+			"request_id", t.ID, "agent_id", t.AgentID, "pieces", lost, "error", err)
+	}
+	return s.log.Commit(ctx, func(tx Tx) error { return tx.Trim(math.MaxInt64) })
+}
+
+// A recovery is what ends turns that were left open.
+type recovery struct {
+	heads  map[int64]int64 // the newest number of each conversation, with those of increments
+	now    time.Time
+	pieces map[int64][]Piece // by Ref.Turn
+}
+
+// end closes the blocks of a turn and ends it.
+func (r *recovery) end(tx Tx, t UnfinishedTurn) error {
+	first := time.Time{}
+	for _, b := range blocks(r.pieces[t.Ref.Turn]) {
+		rec := b.record(t.Ref)
+		if b.kind != KindText && b.kind != KindThinking {
+			return fmt.Errorf("an increment is of kind %d", b.kind)
+		}
+		if _, err := rec.Numbers(len(rec.Text)); err != nil { // as readers are going to
+			return err
+		}
+		if first.IsZero() {
+			first = b.at
+		}
+		if err := tx.Append(t.Ref, rec); err != nil {
+			return err
+		}
+	}
+	seq := r.heads[t.Ref.Conversation] + 1
+	end := Ended{State: Interrupted, Cause: "the gateway was restarted"}
+	rec, err := NewRecord(t.Ref, seq, r.now, end)
+	if err != nil {
+		return err
+	}
+	if err := tx.Append(t.Ref, rec); err != nil {
+		return err
+	}
+	if err := tx.End(t.Ref, EndedTurn{State: end.State, Cause: end.Cause, Last: seq, FirstEventAt: first, At: r.now}); err != nil {
+		return err
+	}
+	r.heads[t.Ref.Conversation] = seq
+	return nil
 }
 
 // blocks builds the closed blocks of a turn from its increments.

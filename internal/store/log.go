@@ -240,7 +240,10 @@ func (l Log) Unfinished(ctx context.Context) (conversation.Unfinished, error) {
 	return u, pieces.Err()
 }
 
-var selectUncovered = "SELECT i.turn_id, i.seq, i.kind, i.text, i.at" + fromUncovered + " ORDER BY i.turn_id, i.seq"
+// What has another type than it should must not keep all turns from being read; whoever builds blocks of
+// the increments sees that it makes no sense.
+var selectUncovered = "SELECT i.turn_id, CAST(i.seq AS INTEGER), CAST(i.kind AS INTEGER), CAST(i.text AS TEXT), CAST(i.at AS INTEGER)" +
+	fromUncovered + " ORDER BY i.turn_id, i.seq"
 
 // The blocks of a turn do not overlap, so an increment is covered when a block of its turn reaches
 // over it.
