@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"coven-gateway/internal/cli"
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/gateway"
+	"coven-gateway/internal/tracing/otlp"
 )
 
 // addresses are the flags that serve and demo share.
@@ -70,18 +72,36 @@ addresses only and keeps its data in a folder of its own.`,
 			for _, w := range warnings {
 				logger.Warn("configuration", "warning", w.String())
 			}
-			gw, err := gateway.New(cmd.Context(), gateway.Options{Config: cfg, Logger: logger})
+			o := gateway.Options{Config: cfg, Logger: logger}
+			spans, err := otlp.Provider(cmd.Context(), os.Getenv, cli.Version(), logger)
+			if err != nil {
+				return err
+			}
+			if spans != nil {
+				o.Traces = spans
+				defer stopSpans(cmd.Context(), spans.Shutdown, logger)
+			}
+			gw, err := gateway.New(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
 			logger.Info("serving", "http", gw.HTTPAddr().String(), "grpc", gw.GRPCAddr().String(),
-				"data_dir", cfg.DataDir, "config", cfg.File(), "version", cli.Version())
+				"data_dir", cfg.DataDir, "config", cfg.File(), "traces", spans != nil, "version", cli.Version())
 			return gw.Run(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "read the configuration from `file`")
 	addrs.register(cmd, "")
 	return cmd
+}
+
+// stopSpans has the last spans sent.
+func stopSpans(ctx context.Context, shutdown func(context.Context) error, logger *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), otlp.StopTimeout)
+	defer cancel()
+	if err := shutdown(ctx); err != nil {
+		logger.Warn("the last spans could not be sent", "error", err)
+	}
 }
 
 // load reads the configuration as serve does.

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -145,7 +146,8 @@ type call struct {
 	conn      *Conn
 	requestID string
 	sink      conversation.Sink
-	cancelled bool // guarded by conn.mu
+	span      trace.SpanContext // of the turn
+	cancelled bool              // guarded by conn.mu
 }
 
 // receive reads the stream to its end and cleans up after it.
@@ -347,7 +349,7 @@ func (c *Conn) deliver(requestID string, b conversation.Body) error {
 	case c.ctx.Err() != nil:
 		return errLeft // or we have ended it
 	default:
-		c.log().Error("an agent's answer could not be taken; its stream is ended", "request_id", requestID, "error", err)
+		c.log().Error("an agent's answer could not be taken; its stream is ended", "turn_id", requestID, "error", err)
 		return &ending{"the gateway could not take the agent's answer", err}
 	}
 	return nil
@@ -358,7 +360,7 @@ func (c *Conn) dispatch(ctx context.Context, requestID string, m *pb.ServerMessa
 	if err := c.waitForRoom(ctx); err != nil {
 		return nil, err
 	}
-	t := &call{conn: c, requestID: requestID, sink: to}
+	t := &call{conn: c, requestID: requestID, sink: to, span: trace.SpanContextFromContext(ctx)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -590,7 +592,7 @@ func (c *Conn) note(what, requestID string) {
 	}
 	c.notes = append(c.notes, n)
 	c.noted++
-	c.log().Info(what, "request_id", n.requestID)
+	c.log().Info(what, "turn_id", n.requestID)
 }
 
 // Cancel implements [conversation.Call].

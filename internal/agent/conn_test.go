@@ -110,7 +110,7 @@ func TestUselessMessages(t *testing.T) {
 		a.done("1")
 		synctest.Wait()
 		equal(t, "events", len(sink.events()), 1)
-		equal(t, "lines about late events", g.logged.count("request_id=late"), 1)
+		equal(t, "lines about late events", g.logged.count("turn_id=late"), 1)
 		equal(t, "lines about events of unknown kinds", g.logged.count("event of an unknown kind"), 1)
 		equal(t, "lines about messages of unknown kinds", g.logged.count("message of an unknown kind"), 1)
 		equal(t, "lines about second registrations", g.logged.count("second time"), 1)

@@ -13,6 +13,7 @@ import (
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
 	"coven-gateway/internal/packs"
+	"coven-gateway/internal/tracing"
 	pb "coven-gateway/proto/coven"
 )
 
@@ -43,9 +44,9 @@ func (c *Conn) callTool(r *pb.ExecutePackTool) error {
 		}
 		c.asked[id] = struct{}{}
 	}
-	turn := ""
+	var turn *call
 	if len(c.calls) == 1 { // else it could be any of them
-		for turn = range c.calls {
+		for _, turn = range c.calls {
 		}
 	}
 	c.mu.Unlock()
@@ -64,14 +65,18 @@ func (c *Conn) callTool(r *pb.ExecutePackTool) error {
 	return nil
 }
 
-// runTool returns what a tool returns to the agent.
-func (c *Conn) runTool(turn string, r *pb.ExecutePackTool) (string, error) {
+// runTool returns what a tool returns to the agent. turn is the one that needs it; nil if that is not known.
+func (c *Conn) runTool(turn *call, r *pb.ExecutePackTool) (string, error) {
 	p, err := auth.From(c.ctx)
 	if err != nil {
 		return "", err
 	}
-	return c.registry.opts.Tools.Call(c.ctx, packs.Caller{
-		Principal: p, AgentID: c.info.ID, TurnID: turn, OnStream: true, Capabilities: c.info.Capabilities,
+	ctx, id := c.ctx, ""
+	if turn != nil {
+		ctx, id = tracing.Below(ctx, turn.span), turn.requestID
+	}
+	return c.registry.opts.Tools.Call(ctx, packs.Caller{
+		Principal: p, AgentID: c.info.ID, TurnID: id, OnStream: true, Capabilities: c.info.Capabilities,
 	}, r.GetToolName(), json.RawMessage(r.GetInputJson()))
 }
 

@@ -23,15 +23,20 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
 	"coven-gateway/internal/packs"
 	"coven-gateway/internal/sse"
+	"coven-gateway/internal/tracing"
 )
 
-// Options are what the API needs. All fields but Metrics and BaseURL are required.
+// Options are what the API needs. All fields but Metrics, BaseURL and Tracer are required.
 type Options struct {
 	Conversations *conversation.Service
 	Agents        Agents
@@ -53,6 +58,7 @@ type Options struct {
 	// request's; leave is called when the request is done.
 	Admit    func(*http.Request, auth.Rule) (ctx context.Context, leave func(), err error)
 	Stopping <-chan struct{} // closed when streams have to end
+	Tracer   *tracing.Tracer // nil to trace nothing
 }
 
 // Agents tells who is connected.
@@ -305,7 +311,7 @@ func (a *API) serve(route string, rule auth.Rule, handle handler) http.Handler {
 	parts := pathParts(route)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		id := requestID(r)
+		id := RequestID(r.Header.Get("X-Request-Id"))
 		rw := &response{ResponseWriter: w}
 		h := rw.Header()
 		h.Set("X-Request-Id", id)
@@ -315,6 +321,12 @@ func (a *API) serve(route string, rule auth.Rule, handle handler) http.Handler {
 		h.Set("Cache-Control", "no-store")
 		extendDeadline(w)
 		var principal auth.Principal
+		ctx, note := tracing.WithNote(r.Context())
+		span := quiet
+		if !a.untraced(route) {
+			ctx, span = a.Tracer.Start(a.Tracer.Extract(ctx, propagation.HeaderCarrier(r.Header)), route, trace.SpanKindServer)
+		}
+		r = r.WithContext(ctx)
 		err := func() (err error) {
 			defer func() {
 				if p := recover(); p != nil {
@@ -369,11 +381,40 @@ func (a *API) serve(route string, rule auth.Rule, handle handler) http.Handler {
 			slog.Int64("bytes", rw.bytes), slog.Duration("duration", time.Since(start)), slog.String("request_id", id),
 			slog.String("principal", principal.ID), slog.String("peer", r.RemoteAddr),
 		}
+		if turn := note.Turn(); turn != "" {
+			attrs = append(attrs, slog.String("turn_id", turn))
+		}
+		if id := tracing.TraceID(ctx); id != "" {
+			attrs = append(attrs, slog.String("trace_id", id))
+		}
 		if err != nil {
 			attrs = append(attrs, slog.Any("error", err))
 		}
+		if span.IsRecording() {
+			span.SetAttributes(
+				attribute.String("http.request.method", r.Method), attribute.String("http.route", route), attribute.Int("http.response.status_code", status),
+				attribute.String("coven.request_id", id), tracing.PrincipalID.String(principal.ID), tracing.TurnID.String(note.Turn()),
+			)
+			if status >= http.StatusInternalServerError {
+				span.SetStatus(codes.Error, "")
+			}
+		}
+		span.End()
 		a.Logger.LogAttrs(r.Context(), level, "http", attrs...)
 	})
+}
+
+// quiet is a span that records nothing.
+var quiet = trace.SpanFromContext(context.Background())
+
+// untraced reports whether nobody wants to see the traces of a route: those who watch the gateway ask all
+// the time.
+func (a *API) untraced(route string) bool {
+	switch route {
+	case "GET " + a.MetricsPath, "/health", "/health/ready", "GET /api/health/stream", "page", "unknown":
+		return true
+	}
+	return false
 }
 
 // extendDeadline gives a response its time to be written, from now on. Not every connection has
@@ -493,9 +534,8 @@ func clientGone(err error) error {
 	return fault.Wrap(err, fault.Gone, "the client closed the connection")
 }
 
-// requestID returns the identity of a request: the caller's own where it is harmless.
-func requestID(r *http.Request) string {
-	id := r.Header.Get("X-Request-Id")
+// RequestID returns the identity of a request: the one that the caller gives it where that is harmless.
+func RequestID(id string) string {
 	harmless := func(c rune) bool {
 		return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || strings.ContainsRune("._-", c)
 	}

@@ -12,7 +12,7 @@ import (
 // below it. Packages outside of the module are written in full.
 var (
 	leaves = []string{
-		"internal/fault/...", "internal/sse/...", "internal/dedupe/...", "internal/config/...", "proto/...", "web/...",
+		"internal/fault/...", "internal/sse/...", "internal/dedupe/...", "internal/config/...", "internal/tracing", "proto/...", "web/...",
 	}
 	core  = []string{"internal/conversation", "internal/packs"}
 	edges = []string{
@@ -31,7 +31,7 @@ var imports = []struct {
 	why   string
 }{
 	{
-		who:  []string{"internal/fault/...", "internal/config/...", "proto/...", "web/..."},
+		who:  []string{"internal/fault/...", "internal/config/...", "internal/tracing/...", "proto/...", "web/..."},
 		only: []string{},
 		why:  "leaves stand alone",
 	},
@@ -86,6 +86,16 @@ var importers = []struct {
 		what: gateway,
 		by:   []string{"internal/gatewaytest/...", "cmd/coven-gateway/..."},
 		why:  "it is the wiring and nothing else",
+	},
+	{
+		what: []string{"internal/tracing/otlp"},
+		by:   []string{"cmd/coven-gateway/..."},
+		why:  "whoever runs a gateway decides where its traces go",
+	},
+	{
+		what: []string{"go.opentelemetry.io/otel/sdk/...", "go.opentelemetry.io/otel/exporters/..."},
+		by:   []string{"internal/tracing/otlp"},
+		why:  "everybody else knows the interface of OpenTelemetry only",
 	},
 	{
 		what: []string{"internal/gatewaytest/...", "internal/store/storetest/..."},
@@ -168,6 +178,11 @@ func TestViolations(t *testing.T) {
 		{"internal/fault", "google.golang.org/grpc/codes", 0},
 		{"internal/fault", "coven-gateway/internal/auth", 1},
 		{"internal/sse", "coven-gateway/internal/fault", 0},
+		{"internal/conversation", "coven-gateway/internal/tracing", 0},
+		{"internal/conversation", "go.opentelemetry.io/otel/trace", 0},
+		{"internal/conversation", "go.opentelemetry.io/otel/sdk/trace", 1},
+		{"internal/gateway", "coven-gateway/internal/tracing/otlp", 1},
+		{"internal/tracing/otlp", "go.opentelemetry.io/otel/sdk/trace", 0},
 		{"internal/config", "coven-gateway/internal/fault", 1},
 		{"internal/auth", "coven-gateway/internal/conversation", 1},
 		{"internal/store", "coven-gateway/internal/builtins", 0},

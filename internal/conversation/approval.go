@@ -263,14 +263,14 @@ func (t *liveTurn) decideSoon(after time.Duration, q Question, d Decision, isNew
 			defer cancel()
 			if err := s.opts.Audit(ctx, q.record(auth.Principal{}, d)); err != nil {
 				d.Approved = false // nothing is allowed that is not written down
-				s.logger.Error("a decision about a tool could not be recorded, so it is denied", "request_id", t.id, "tool_id", q.ToolID, "error", err)
+				s.logger.Error("a decision about a tool could not be recorded, so it is denied", "turn_id", t.id, "tool_id", q.ToolID, "error", err)
 			}
 		}
 		if !t.conclude(q.number, d) {
 			return
 		}
 		if err := s.tell(q, d); err != nil {
-			s.logger.Info("an agent could not be told a decision", "request_id", t.id, "tool_id", q.ToolID, "error", err)
+			s.logger.Info("an agent could not be told a decision", "turn_id", t.id, "tool_id", q.ToolID, "error", err)
 		}
 	})
 }

@@ -190,7 +190,7 @@ func (s *Service) hand(t *liveTurn) bool {
 	defer cancelGiving()
 	m, err := s.messageOf(ctx, t)
 	if err != nil {
-		s.logger.Error("a message that waited could not be read", "request_id", t.id, "agent_id", t.feed.agentID, "error", err)
+		s.logger.Error("a message that waited could not be read", "turn_id", t.id, "agent_id", t.feed.agentID, "error", err)
 		t.end(Ended{State: Failed, Cause: "the message could not be read"})
 		return true
 	}
@@ -371,7 +371,7 @@ func (s *Service) restore(ctx context.Context, u UnfinishedTurn) error {
 	if err != nil {
 		return err
 	}
-	t := s.newTurn(f, u.Turn, u.Ref, watcher{principal: u.PrincipalID, open: u.PrincipalID == auth.Anonymous.ID})
+	t := s.newTurn(ctx, f, u.Turn, u.Ref, watcher{principal: u.PrincipalID, open: u.PrincipalID == auth.Anonymous.ID})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open[t.id] = t

@@ -14,9 +14,12 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/tracing"
 )
 
 // Limits of a message that do not depend on the configuration, in bytes.
@@ -33,13 +36,14 @@ const dispatchTimeout = 30 * time.Second
 
 var errShuttingDown = fault.New(fault.Unavailable, "the gateway is shutting down")
 
-// Options are what a Service needs. All fields but Retention are required.
+// Options are what a Service needs. All fields but Retention and Tracer are required.
 type Options struct {
 	Log        Log
 	Dispatcher Dispatcher
 	Files      Files
 	Logger     *slog.Logger
 	Metrics    *Metrics
+	Tracer     *tracing.Tracer // nil to trace nothing
 	Policy     Policy
 	Bindings   Bindings
 	Approvals  ApprovalPolicies
@@ -62,6 +66,7 @@ type Service struct {
 	dispatcher Dispatcher
 	logger     *slog.Logger
 	metrics    *Metrics
+	tracer     *tracing.Tracer
 	committer  *committer
 	keeper     *keeper
 	policies   atomic.Pointer[map[string][]ToolRule] // of approvals, by agent id; not changed in place
@@ -91,7 +96,7 @@ type Service struct {
 // interrupted. The service must be drained and closed.
 func New(ctx context.Context, o Options) (*Service, error) {
 	s := &Service{
-		opts: o, log: o.Log, dispatcher: o.Dispatcher, logger: o.Logger, metrics: o.Metrics,
+		opts: o, log: o.Log, dispatcher: o.Dispatcher, logger: o.Logger, metrics: o.Metrics, tracer: o.Tracer,
 		feeds:     make(map[string]*feed),
 		open:      make(map[string]*liveTurn),
 		order:     make(map[string]*order),
@@ -237,7 +242,13 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 	if r.Delivery == Queue {
 		b.new.State, b.new.WaitingUntil = Queued, b.new.StartedAt.Add(cmp.Or(r.Wait, StandardWait)).Truncate(time.Microsecond)
 	}
-	if err := s.committer.begin(b); err != nil || !b.fresh {
+	_, span := s.tracer.Start(ctx, "record", trace.SpanKindInternal)
+	err = s.committer.begin(b)
+	tracing.End(span, err, fault.Message)
+	if err == nil {
+		tracing.NoteTurn(ctx, b.turn.ID)
+	}
+	if err != nil || !b.fresh {
 		s.release(f)
 		b.turn.Repeated = err == nil
 		return b.turn, err
@@ -261,12 +272,13 @@ func (s *Service) repeated(ctx context.Context, p auth.Principal, key string, di
 		return Turn{}, err
 	}
 	t.Repeated = true
+	tracing.NoteTurn(ctx, t.ID)
 	return t, SameRequest(d, digest)
 }
 
 // dispatch hands a committed message to its agent. It belongs to no client connection any more.
 func (s *Service) dispatch(ctx context.Context, p auth.Principal, b *beginning, r SendRequest) error {
-	t := s.newTurn(b.feed, b.turn, b.ref, watcherOf(p))
+	t := s.newTurn(ctx, b.feed, b.turn, b.ref, watcherOf(p))
 	s.mu.Lock()
 	s.open[t.id] = t
 	if r.Detached {
@@ -289,7 +301,7 @@ func (s *Service) dispatch(ctx context.Context, p auth.Principal, b *beginning, 
 
 // hold puts a committed message into the inbox of its agent.
 func (s *Service) hold(ctx context.Context, p auth.Principal, b *beginning, r SendRequest) error {
-	t := s.newTurn(b.feed, b.turn, b.ref, watcherOf(p))
+	t := s.newTurn(ctx, b.feed, b.turn, b.ref, watcherOf(p))
 	s.mu.Lock()
 	s.open[t.id] = t
 	if r.Detached {
@@ -324,7 +336,12 @@ func (s *Service) give(ctx context.Context, t *liveTurn, m Dispatch) error {
 	if over {
 		return nil
 	}
+	if t.span.SpanContext().IsValid() { // the agent's connection has what the agent does below the turn
+		ctx = trace.ContextWithSpan(ctx, t.span)
+	}
+	_, span := s.tracer.Start(ctx, "dispatch", trace.SpanKindInternal)
 	call, err := s.dispatcher.Dispatch(ctx, t.feed.agentID, m, t)
+	tracing.End(span, err, fault.Message)
 	if err != nil {
 		return err
 	}
@@ -350,11 +367,15 @@ func (s *Service) undelivered(t *liveTurn, err error) error {
 }
 
 // newTurn returns a turn in memory. It takes over the user of the feed.
-func (s *Service) newTurn(f *feed, turn Turn, ref Ref, by watcher) *liveTurn {
+func (s *Service) newTurn(ctx context.Context, f *feed, turn Turn, ref Ref, by watcher) *liveTurn {
 	t := &liveTurn{
 		service: s, feed: f, id: turn.ID, thread: turn.ThreadID, principal: turn.PrincipalID, by: by, begins: turn.First,
 		started: turn.StartedAt, until: turn.WaitingUntil, ref: ref,
 		text: sha256.New(), heard: time.Now(), room: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	_, t.span = s.tracer.Start(ctx, "turn", trace.SpanKindInternal)
+	if t.span.IsRecording() {
+		t.span.SetAttributes(tracing.AgentID.String(f.agentID), tracing.TurnID.String(t.id), tracing.ThreadID.String(t.thread), tracing.PrincipalID.String(t.principal))
 	}
 	t.mu.Lock() // the timer may fire before it is assigned
 	t.silence = time.AfterFunc(s.opts.SilenceTimeout, t.onSilence)
@@ -371,6 +392,7 @@ func (s *Service) retire(t *liveTurn, state TurnState) {
 	s.release(t.feed)
 	s.metrics.TurnsEnded.WithLabelValues(string(state)).Inc()
 	s.metrics.TurnSeconds.Observe(time.Since(t.started).Seconds())
+	s.report(t, state)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, t.id)
@@ -382,6 +404,26 @@ func (s *Service) retire(t *liveTurn, state TurnState) {
 	s.settleDetached(t)
 	s.wake(t.feed.agentID) // the thread is free
 	s.settle()
+}
+
+// report says of a turn that has ended what it was: in the log, and to whoever follows its trace.
+func (s *Service) report(t *liveTurn, state TurnState) {
+	attrs := []slog.Attr{
+		slog.String("turn_id", t.id), slog.String("agent_id", t.feed.agentID), slog.String("thread_id", t.thread), slog.String("principal", t.principal),
+		slog.String("state", string(state)), slog.Duration("duration", time.Since(t.started)),
+	}
+	if first := t.firstSign(); !first.IsZero() {
+		attrs = append(attrs, slog.Duration("first_event", first.Sub(t.started)))
+	}
+	if c := t.span.SpanContext(); c.IsValid() {
+		attrs = append(attrs, slog.String("trace_id", c.TraceID().String()))
+		t.span.SetAttributes(tracing.State.String(string(state)))
+		if state != Done && state != Cancelled {
+			t.span.SetStatus(codes.Error, string(state))
+		}
+	}
+	t.span.End()
+	s.logger.LogAttrs(context.Background(), slog.LevelInfo, "turn", attrs...)
 }
 
 // Cancel asks for the end of a turn. An agent that understands cancellation gets the grace to
@@ -399,6 +441,7 @@ func (s *Service) Cancel(ctx context.Context, turnID, reason string) error {
 	if _, err := s.readTurn(ctx, turnID); err != nil {
 		return err
 	}
+	tracing.NoteTurn(ctx, turnID)
 	if t == nil {
 		return fault.New(fault.Conflict, "the turn has already ended")
 	}

@@ -10,7 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/tracing"
 )
 
 const (
@@ -43,10 +46,11 @@ type liveTurn struct {
 	feed      *feed
 	id        string // of the turn
 	thread    string
-	principal string    // who began it
-	by        watcher   // likewise, and how it was connected
-	detached  *detached // guarded by Service.mu; nil unless the sender follows in another call
-	begins    int64     // number of its message
+	principal string     // who began it
+	by        watcher    // likewise, and how it was connected
+	detached  *detached  // guarded by Service.mu; nil unless the sender follows in another call
+	begins    int64      // number of its message
+	span      trace.Span // of its trace, from its beginning to its end
 	started   time.Time
 	until     time.Time // how long its message may wait for the agent; zero if it may not
 	call      Call      // set before the agent can answer; nil until dispatched, guarded by mu
@@ -99,7 +103,7 @@ func (t *liveTurn) On(ctx context.Context, b Body) error {
 		case code == fault.Invalid || code == fault.TooLarge:
 			b = Trouble{"a file of the agent was refused: " + fault.Message(err)}
 		default:
-			t.service.logger.Error("cannot store a file of an agent", "request_id", t.id, "agent_id", t.feed.agentID, "error", err)
+			t.service.logger.Error("cannot store a file of an agent", "turn_id", t.id, "agent_id", t.feed.agentID, "error", err)
 			b = Trouble{fault.Message(err)}
 		}
 	}
@@ -126,6 +130,7 @@ func (t *liveTurn) On(ctx context.Context, b Body) error {
 	if t.first.IsZero() {
 		t.first = t.heard
 		t.service.metrics.FirstEventSeconds.Observe(t.heard.Sub(t.started).Seconds())
+		t.span.AddEvent(tracing.FirstEvent)
 	}
 	if t.quiet != nil {
 		t.quiet.Reset(quietPeriod)

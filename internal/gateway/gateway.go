@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -35,6 +36,7 @@ import (
 	"coven-gateway/internal/packs"
 	"coven-gateway/internal/packs/packgrpc"
 	"coven-gateway/internal/store"
+	"coven-gateway/internal/tracing"
 	"coven-gateway/internal/webadmin"
 	pb "coven-gateway/proto/coven"
 )
@@ -50,6 +52,9 @@ const (
 type Options struct {
 	Config config.Config
 	Logger *slog.Logger
+
+	// Traces is where spans go; nil to trace nothing.
+	Traces trace.TracerProvider
 
 	// Listeners to use instead of the configured addresses; nil to listen there.
 	GRPC, HTTP net.Listener
@@ -99,6 +104,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	if cfg.Tailscale.Enabled {
 		return errors.New("tailscale.enabled: this version cannot listen on a tailnet; set it to false and use the addresses of the host")
 	}
+	tracer := tracing.New(o.Traces)
 	var err error
 	if g.http, err = listen(o.HTTP, cfg.Server.HTTPAddr, "HTTP", "--http-addr or server.http_addr"); err != nil {
 		return err
@@ -139,10 +145,10 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.onStop("identity", func(context.Context) error { return g.identity.Close() })
 	g.warnIfOpen(cfg)
 
-	g.tools = packs.New(packs.Options{Logger: o.Logger, Registerer: reg, Rights: g.identity, Policies: policies(cfg.Tools), Approve: func(ctx context.Context, c *packs.Call) error {
+	g.tools = packs.New(packs.Options{Logger: o.Logger, Registerer: reg, Rights: g.identity, Policies: policies(cfg.Tools), Tracer: tracer, Approve: func(ctx context.Context, c *packs.Call) error {
 		return g.conversations.AskApproval(ctx, c.AgentID, c.TurnID, conversation.Approval{ID: c.ID, Name: c.Tool, Input: string(c.Input)})
 	}})
-	remote := packgrpc.New(packgrpc.Options{Logger: o.Logger, Packs: g.tools, TakeoverGrace: cfg.Agents.ReconnectGracePeriod})
+	remote := packgrpc.New(packgrpc.Options{Logger: o.Logger, Packs: g.tools, TakeoverGrace: cfg.Agents.ReconnectGracePeriod, Tracer: tracer})
 	g.agents = agent.New(agent.Options{
 		Logger: o.Logger, Registerer: reg, Tools: g.tools, ServerID: serverID, Admit: g.identity.Admit,
 		Arrived:          func(id string) { g.conversations.Arrived(id) },
@@ -150,7 +156,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		HeartbeatTimeout: cfg.Agents.HeartbeatTimeout,
 	})
 	g.conversations, err = conversation.New(ctx, conversation.Options{
-		Log: db.Log(g.identity.Audit), Dispatcher: g.agents, Files: files, Policy: g.identity, Bindings: db.Bindings(g.identity.Audit), Approvals: db.ApprovalPolicies(g.identity.Audit), Audit: g.identity.Note, Logger: o.Logger, Metrics: conversation.NewMetrics(reg),
+		Log: db.Log(g.identity.Audit), Dispatcher: g.agents, Files: files, Policy: g.identity, Bindings: db.Bindings(g.identity.Audit), Approvals: db.ApprovalPolicies(g.identity.Audit), Audit: g.identity.Note, Logger: o.Logger, Metrics: conversation.NewMetrics(reg), Tracer: tracer,
 		SilenceTimeout: cfg.Agents.TurnSilenceTimeout, CancelGrace: cfg.Agents.CancelGracePeriod, ApprovalTimeout: cfg.Agents.ApprovalTimeout,
 		MaxMessage: int64(cfg.Limits.Message), MaxFile: int64(cfg.Limits.File), MaxFiles: cfg.Limits.Attachments,
 		Retention: conversation.Retention{
@@ -180,7 +186,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
 		AnyHost:  !g.identity.Open() || cfg.Auth.OpenRemote,
 		Identity: g.identity, Admit: admit(g.identity), CORSOrigins: cfg.Server.CORSOrigins,
-		Stopping: g.stopping,
+		Stopping: g.stopping, Tracer: tracer,
 	})
 	g.routes = front.Routes()
 	g.httpServer = &http.Server{
@@ -188,7 +194,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 	}
 	g.onStop("HTTP server", g.stopHTTP)
-	g.grpcServer = grpc.NewServer(append(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(g.identity, o.Logger)...)...)
+	g.grpcServer = grpc.NewServer(append(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(g.identity, o.Logger, tracer)...)...)
 	g.agents.Register(g.grpcServer)
 	pb.RegisterPackServiceServer(g.grpcServer, remote)
 	client.Register(g.grpcServer, client.Options{Identity: g.identity, Conversations: g.conversations, Agents: g.agents, Stopping: g.stopping})

@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -18,8 +22,10 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"coven-gateway/internal/api"
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/tracing"
 )
 
 // Bounds of a call, besides those of its message.
@@ -30,14 +36,14 @@ const (
 
 // interceptors authenticate and authorize every call, keep a panic to the call it happened in, turn
 // faults into statuses and log one line per call.
-func interceptors(a *auth.Service, logger *slog.Logger) []grpc.ServerOption {
+func interceptors(a *auth.Service, logger *slog.Logger, tracer *tracing.Tracer) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(newConnections()),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 			ctx, cancel := context.WithTimeout(ctx, unaryTimeout)
 			defer cancel()
-			err = call(ctx, a, logger, info.FullMethod, func(ctx context.Context) (err error) {
+			err = call(ctx, a, logger, tracer, info.FullMethod, func(ctx context.Context) (err error) {
 				if bounded(info.FullMethod) {
 					if err := checkLengths(req); err != nil {
 						return err
@@ -49,7 +55,7 @@ func interceptors(a *auth.Service, logger *slog.Logger) []grpc.ServerOption {
 			return resp, err
 		}),
 		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-			return call(ss.Context(), a, logger, info.FullMethod, func(ctx context.Context) error {
+			return call(ss.Context(), a, logger, tracer, info.FullMethod, func(ctx context.Context) error {
 				return handler(srv, stream{ss, ctx, bounded(info.FullMethod)})
 			})
 		}),
@@ -76,9 +82,15 @@ func (s stream) Context() context.Context { return s.ctx }
 
 // call runs one RPC. It is authenticated before headers are sent: existing agents react to a
 // failure only when the call itself fails (grpc.md 2.6).
-func call(ctx context.Context, a *auth.Service, logger *slog.Logger, method string, handle func(context.Context) error) (err error) {
+func call(ctx context.Context, a *auth.Service, logger *slog.Logger, tracer *tracing.Tracer, method string, handle func(context.Context) error) (err error) {
 	start := time.Now()
 	var in admission
+	ctx, note := tracing.WithNote(ctx)
+	id, span := callID(ctx), trace.SpanFromContext(context.Background())
+	if !untraced[method] {
+		md, _ := metadata.FromIncomingContext(ctx)
+		ctx, span = tracer.Start(tracer.Extract(ctx, headers(md)), strings.TrimPrefix(method, "/"), trace.SpanKindServer)
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			err = panicked(p)
@@ -89,8 +101,29 @@ func call(ctx context.Context, a *auth.Service, logger *slog.Logger, method stri
 		if status.Code(err) == codes.Internal {
 			level = slog.LevelError
 		}
-		logger.Log(ctx, level, "grpc", "method", method, "principal", in.principalID, "peer", in.peer, "code", status.Code(err).String(),
-			"duration", time.Since(start), "error", cause)
+		attrs := []slog.Attr{
+			slog.String("method", method), slog.String("code", status.Code(err).String()), slog.Duration("duration", time.Since(start)),
+			slog.String("request_id", id), slog.String("principal", in.principalID), slog.String("peer", in.peer),
+		}
+		if turn := note.Turn(); turn != "" {
+			attrs = append(attrs, slog.String("turn_id", turn))
+		}
+		if id := tracing.TraceID(ctx); id != "" {
+			attrs = append(attrs, slog.String("trace_id", id))
+		}
+		if cause != nil {
+			attrs = append(attrs, slog.Any("error", cause))
+		}
+		if span.IsRecording() {
+			service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+			span.SetAttributes(
+				attribute.String("rpc.system", "grpc"), attribute.String("rpc.service", service), attribute.String("rpc.method", name),
+				attribute.Int("rpc.grpc.status_code", int(status.Code(err))),
+				attribute.String("coven.request_id", id), tracing.PrincipalID.String(in.principalID), tracing.TurnID.String(note.Turn()),
+			)
+		}
+		tracing.End(span, err, func(err error) string { return status.Code(err).String() })
+		logger.LogAttrs(ctx, level, "grpc", attrs...)
 	}()
 	// Stacks grow and hardly shrink. Authentication has a goroutine, and so a stack, of its own, so
 	// that those of streams that live long stay small: 4 KiB less for each agent.
@@ -111,6 +144,40 @@ func call(ctx context.Context, a *auth.Service, logger *slog.Logger, method stri
 	defer in.leave()
 	return handle(in.ctx)
 }
+
+// untraced are the calls that nobody wants to see the traces of: streams that live as long as the program at
+// their other end, and those who watch the gateway.
+var untraced = map[string]bool{
+	"/coven.CovenControl/AgentStream": true,
+	"/coven.PackService/Register":     true,
+	"/grpc.health.v1.Health/Check":    true,
+	"/grpc.health.v1.Health/Watch":    true,
+}
+
+// callID returns the identity of a call: the caller's own where it is harmless.
+func callID(ctx context.Context) string {
+	if v := metadata.ValueFromIncomingContext(ctx, "x-request-id"); len(v) > 0 {
+		return api.RequestID(v[0])
+	}
+	return api.RequestID("")
+}
+
+// headers are the metadata of a call, as what a trace is continued from.
+type headers metadata.MD
+
+// Get returns the first value of a header.
+func (h headers) Get(key string) string {
+	if v := metadata.MD(h).Get(key); len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// Set sets a header.
+func (h headers) Set(key, value string) { metadata.MD(h).Set(key, value) }
+
+// Keys returns the names of the headers.
+func (h headers) Keys() []string { return slices.Collect(maps.Keys(h)) }
 
 func panicked(p any) error {
 	return fault.Wrap(fmt.Errorf("panic: %v\n%s", p, debug.Stack()), fault.Internal, "internal server error")

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
@@ -31,6 +32,8 @@ type Gateway struct {
 	t      testing.TB
 	bubble bool
 	cfg    config.Config
+	traces trace.TracerProvider // nil for none
+	logger *slog.Logger
 	gw     *gateway.Gateway // nil while stopped
 	cancel context.CancelFunc
 	done   chan error
@@ -56,6 +59,7 @@ func NewInBubble(t testing.TB, configure ...func(*config.Config)) *Gateway {
 
 func start(t testing.TB, g *Gateway, configure []func(*config.Config)) *Gateway {
 	g.cfg = config.Default()
+	g.logger = logger(t)
 	g.cfg.DataDir = t.TempDir()
 	g.cfg.Database.Path = filepath.Join(g.cfg.DataDir, "gateway.db")
 	g.cfg.Server.GRPCAddr, g.cfg.Server.HTTPAddr = "127.0.0.1:0", "127.0.0.1:0"
@@ -76,7 +80,7 @@ func start(t testing.TB, g *Gateway, configure []func(*config.Config)) *Gateway 
 // Start starts the gateway after Stop, on the same data and the same addresses.
 func (g *Gateway) Start() {
 	g.t.Helper()
-	o := gateway.Options{Config: g.cfg, Logger: logger(g.t)}
+	o := gateway.Options{Config: g.cfg, Logger: g.logger, Traces: g.traces}
 	transport := &http.Transport{MaxIdleConnsPerHost: 256}
 	if g.bubble {
 		g.grpc.Store(bufconn.Listen(1 << 20))
@@ -133,6 +137,14 @@ func (g *Gateway) Conversations() *conversation.Service { return g.gw.Conversati
 
 // Handler serves a request as the gateway's HTTP listener would.
 func (g *Gateway) Handler() http.Handler { return g.gw.Handler() }
+
+// Observe starts the gateway again, with spans that go to p, unless that is nil, and log lines that go to l.
+func (g *Gateway) Observe(p trace.TracerProvider, l slog.Handler) {
+	g.t.Helper()
+	g.Stop()
+	g.traces, g.logger = p, slog.New(l)
+	g.Start()
+}
 
 // Routes are the patterns of the HTTP API that it serves.
 func (g *Gateway) Routes() []string { return g.gw.Routes() }

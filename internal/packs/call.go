@@ -12,8 +12,11 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/tracing"
 )
 
 // Call runs a tool and returns its output, one JSON document, or what a pack that is connected over
@@ -28,6 +31,7 @@ func (r *Registry) Call(ctx context.Context, c Caller, name string, input json.R
 	start := time.Now()
 	call := &Call{Caller: c, ID: rand.Text(), Tool: name, Input: input, registry: r}
 	t := r.find(name)
+	ctx, span := r.opts.Tracer.Start(ctx, "tool "+clip(name), trace.SpanKindInternal)
 	output, err := r.run(ctx, t, call)
 	result := "ok"
 	if err != nil {
@@ -37,6 +41,10 @@ func (r *Registry) Call(ctx context.Context, c Caller, name string, input json.R
 	if t != nil {
 		label, pack = t.Name, t.pack.pack.ID
 	}
+	if span.IsRecording() {
+		span.SetAttributes(tracing.Tool.String(clip(name)), tracing.PackID.String(pack), tracing.AgentID.String(c.AgentID), tracing.TurnID.String(c.TurnID), tracing.PrincipalID.String(c.Principal.ID))
+	}
+	tracing.End(span, err, code)
 	took := time.Since(start)
 	r.metrics.observe(label, result, took)
 	level := slog.LevelInfo
@@ -45,8 +53,11 @@ func (r *Registry) Call(ctx context.Context, c Caller, name string, input json.R
 	}
 	attrs := []slog.Attr{
 		slog.String("tool", clip(name)), slog.String("pack", pack), slog.String("call_id", call.ID), slog.String("agent_id", c.AgentID),
-		slog.String("request_id", c.TurnID), slog.String("principal", c.Principal.ID), slog.String("result", result), slog.Duration("duration", took),
+		slog.String("turn_id", c.TurnID), slog.String("principal", c.Principal.ID), slog.String("result", result), slog.Duration("duration", took),
 		slog.Int("input_bytes", len(input)), slog.Int("output_bytes", len(output)),
+	}
+	if id := tracing.TraceID(ctx); id != "" {
+		attrs = append(attrs, slog.String("trace_id", id))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.Any("error", err))
@@ -54,6 +65,9 @@ func (r *Registry) Call(ctx context.Context, c Caller, name string, input json.R
 	r.opts.Logger.LogAttrs(ctx, level, "tool call", attrs...)
 	return output, err
 }
+
+// code is what is told of a failure where its words must not be: they may be what the tool was given.
+func code(err error) string { return string(fault.CodeOf(err)) }
 
 // run checks a call and makes it.
 func (r *Registry) run(ctx context.Context, t *tool, call *Call) (string, error) {

@@ -14,17 +14,19 @@ import (
 
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/tracing"
 )
 
 // errDisconnected is why the calls of a pack end that goes away.
 var errDisconnected = fault.New(fault.Unavailable, "pack disconnected")
 
-// Options are what a Registry needs. Policies may be nil, and Approve where no policy needs it; all else is required.
+// Options are what a Registry needs. Policies and Tracer may be nil, and Approve where no policy needs it; all else is required.
 type Options struct {
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	Rights     Rights
 	Policies   map[string]Policy // by tool
+	Tracer     *tracing.Tracer   // nil to trace nothing
 	// Approve asks people whether a call may be made, and returns why it may not.
 	Approve func(ctx context.Context, c *Call) error
 }

@@ -2841,7 +2841,11 @@ type ExecuteToolRequest struct {
 	ToolName  string                 `protobuf:"bytes,1,opt,name=tool_name,json=toolName,proto3" json:"tool_name,omitempty"`
 	InputJson string                 `protobuf:"bytes,2,opt,name=input_json,json=inputJson,proto3" json:"input_json,omitempty"`
 	// Chosen by the gateway, repeated by the ExecuteToolResponse.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The trace that the call is part of, as W3C has standardised the header of
+	// that name. Only to packs that register with `trace_context` in the header
+	// `x-coven-features`, and only while the gateway traces.
+	Traceparent   string `protobuf:"bytes,100,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2893,6 +2897,13 @@ func (x *ExecuteToolRequest) GetInputJson() string {
 func (x *ExecuteToolRequest) GetRequestId() string {
 	if x != nil {
 		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ExecuteToolRequest) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
 	}
 	return ""
 }
@@ -6249,13 +6260,14 @@ const file_coven_proto_rawDesc = "" +
 	"\x05tools\x18\x01 \x03(\v2\x15.coven.ToolDefinitionR\x05tools\"9\n" +
 	"\n" +
 	"ToolUpdate\x12+\n" +
-	"\x05tools\x18\x01 \x03(\v2\x15.coven.ToolDefinitionR\x05tools\"o\n" +
+	"\x05tools\x18\x01 \x03(\v2\x15.coven.ToolDefinitionR\x05tools\"\x91\x01\n" +
 	"\x12ExecuteToolRequest\x12\x1b\n" +
 	"\ttool_name\x18\x01 \x01(\tR\btoolName\x12\x1d\n" +
 	"\n" +
 	"input_json\x18\x02 \x01(\tR\tinputJson\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"y\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12 \n" +
+	"\vtraceparent\x18d \x01(\tR\vtraceparent\"y\n" +
 	"\x13ExecuteToolResponse\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12!\n" +

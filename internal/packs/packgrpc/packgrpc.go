@@ -27,6 +27,7 @@ import (
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/fault"
 	"coven-gateway/internal/packs"
+	"coven-gateway/internal/tracing"
 	pb "coven-gateway/proto/coven"
 )
 
@@ -42,16 +43,24 @@ const (
 // separated by commas. Names that no tool can have are not among them.
 const RejectedHeader = "x-coven-rejected-tools"
 
+// FeaturesHeader is the request header of Register that names what a pack understands beside what all packs
+// do, separated by commas.
+const FeaturesHeader = "x-coven-features"
+
+// featureTrace is what a pack understands that continues the traces of its calls.
+const featureTrace = "trace_context"
+
 // maxRejectedHeader bounds that header, in bytes.
 const maxRejectedHeader = 4 << 10
 
-// Options are what a Service needs. All fields are required.
+// Options are what a Service needs. All fields but Tracer are required.
 type Options struct {
 	Logger *slog.Logger
 	Packs  *packs.Registry
 	// TakeoverGrace is how long a pack waits for an earlier stream with its id to end before it
 	// takes the id over.
 	TakeoverGrace time.Duration
+	Tracer        *tracing.Tracer // nil to trace nothing
 }
 
 // A Service serves packs.
@@ -72,6 +81,7 @@ type stream struct {
 	service   *Service
 	id        string
 	principal string
+	traces    bool // it understands featureTrace
 	server    grpc.ServerStreamingServer[pb.ExecuteToolRequest]
 	ctx       context.Context // ends with the stream
 	end       context.CancelCauseFunc
@@ -119,6 +129,7 @@ func (s *Service) Register(m *pb.PackManifest, server grpc.ServerStreamingServer
 		return fault.New(fault.Invalid, "pack_id is required")
 	}
 	x := &stream{service: s, id: m.GetPackId(), principal: p.ID, server: server, work: make(chan struct{}, 1), gone: make(chan struct{})}
+	x.traces = understands(server.Context(), featureTrace)
 	x.ctx, x.end = context.WithCancelCause(server.Context())
 	defer x.end(nil)
 	if err := s.enter(x); err != nil {
@@ -153,6 +164,18 @@ func (x *stream) pack(m *pb.PackManifest) packs.Pack {
 		})
 	}
 	return p
+}
+
+// understands reports whether a pack has named a feature.
+func understands(ctx context.Context, feature string) bool {
+	for _, list := range metadata.ValueFromIncomingContext(ctx, FeaturesHeader) {
+		for name := range strings.SplitSeq(list, ",") {
+			if strings.TrimSpace(name) == feature {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // rejected names tools in a header.
@@ -242,6 +265,9 @@ func (x *stream) call(ctx context.Context, c *packs.Call) (string, error) {
 	y := &call{
 		stream: x, result: make(chan *pb.ExecuteToolResponse, 1),
 		request: &pb.ExecuteToolRequest{RequestId: c.ID, ToolName: c.Tool, InputJson: string(c.Input)},
+	}
+	if x.traces {
+		y.request.Traceparent = s.opts.Tracer.Parent(ctx)
 	}
 	s.mu.Lock()
 	open := x.open
