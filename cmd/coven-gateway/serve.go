@@ -72,7 +72,7 @@ addresses only and keeps its data in a folder of its own.`,
 			for _, w := range warnings {
 				logger.Warn("configuration", "warning", w.String())
 			}
-			o := gateway.Options{Config: cfg, Logger: logger}
+			o := gateway.Options{Config: cfg, Logger: logger, Version: cli.Version()}
 			spans, err := otlp.Provider(cmd.Context(), os.Getenv, cli.Version(), logger)
 			if err != nil {
 				return err

@@ -564,7 +564,7 @@ func (c *Conn) snapshot() Info {
 	info.LastSeen = c.registry.started.Add(time.Duration(c.seen.Load())).UTC()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	info.OpenTurns = len(c.calls)
+	info.OpenTurns, info.Queue, info.ToolCalls, info.HostedCalls = len(c.calls), len(c.queue), len(c.asked), len(c.hosted)
 	return info
 }
 

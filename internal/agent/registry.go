@@ -75,6 +75,9 @@ type Info struct {
 	ConnectedAt  time.Time
 	LastSeen     time.Time // when the agent's last message had been handled
 	OpenTurns    int
+	Queue        int // messages that wait for the agent to read them
+	ToolCalls    int // tools that it has called and that have not returned
+	HostedCalls  int // calls of its own tools that it has not answered
 }
 
 // Git is the state of an agent's repository when it registered.

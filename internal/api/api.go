@@ -48,6 +48,7 @@ type Options struct {
 	Registerer    prometheus.Registerer
 	Metrics       http.Handler // served at MetricsPath; nil for none
 	MetricsPath   string
+	Version       string       // of the gateway
 	Pages         http.Handler // everything outside of the API
 	RequestBody   int64        // bytes a request may have
 	BaseURL       string       // where people reach the gateway; its host is accepted besides loopback

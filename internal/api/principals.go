@@ -16,7 +16,8 @@ func (a *API) me(w http.ResponseWriter, r *http.Request) error {
 	}
 	return writeJSON(w, http.StatusOK, fields{
 		"principal_id": p.ID, "principal_type": p.Kind, "display_name": p.Name, "status": p.Status, "roles": notNil(p.Roles),
-		"credential": fields{"kind": p.Credential.Kind, "id": p.Credential.ID, "scopes": p.Credential.Scopes},
+		"gateway_version": a.Version,
+		"credential":      fields{"kind": p.Credential.Kind, "id": p.Credential.ID, "scopes": p.Credential.Scopes},
 	})
 }
 

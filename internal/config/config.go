@@ -24,6 +24,7 @@ type Config struct {
 	Retention Retention
 	Tools     Tools
 	Logging   Logging
+	Admin     Admin
 	Metrics   Metrics
 	WebAdmin  WebAdmin
 	MCP       MCP
@@ -143,6 +144,11 @@ type Metrics struct {
 	Path    string // metrics.path: begins with a slash, and is not below /api or /health
 }
 
+// Admin is the listener for those who run the gateway.
+type Admin struct {
+	Listen string // admin.listen: a loopback host:port that serves profiles and the inner state to everybody on this machine; empty is off
+}
+
 // WebAdmin is about the browser pages.
 type WebAdmin struct {
 	BaseURL string // webadmin.base_url: absolute http(s) URL without a slash at its end; empty means derived from the listener
@@ -253,6 +259,8 @@ func (c *Config) fields() []field {
 
 		level("logging.level", &c.Logging.Level),
 		text("logging.format", &c.Logging.Format),
+
+		text("admin.listen", &c.Admin.Listen),
 
 		boolean("metrics.enabled", &c.Metrics.Enabled),
 		text("metrics.path", &c.Metrics.Path),

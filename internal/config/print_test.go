@@ -110,6 +110,9 @@ logging:
   level: info # default
   format: "text" # default
 
+admin:
+  listen: "" # default
+
 metrics:
   enabled: true # default
   path: "/metrics" # default

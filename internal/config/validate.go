@@ -106,6 +106,10 @@ func (c Config) broken() []*Complaint {
 
 	oneOf(&r, "logging.format", c.Logging.Format, JSON, Text)
 
+	r.address("admin.listen", c.Admin.Listen)
+	r.check("admin.listen", c.Admin.Listen == "" || loopback(c.Admin.Listen),
+		"%q is not a loopback address such as 127.0.0.1:6060: what is served there asks nobody for credentials", c.Admin.Listen)
+
 	r.metricsPath("metrics.path", c.Metrics.Path)
 	r.absoluteURL("webadmin.base_url", c.WebAdmin.BaseURL)
 	r.absoluteURL("mcp.endpoint", c.MCP.Endpoint)
@@ -291,6 +295,16 @@ func (r *rules) address(key, addr string) {
 	r.check(key, !strings.ContainsAny(host, " /@?#\"'"), "%q is not host:port", addr)
 	_, err = strconv.ParseUint(port, 10, 16)
 	r.check(key, err == nil, "the port of %q is not a number from 0 to 65535", addr)
+}
+
+// loopback reports whether an address can be reached from this machine only.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return true // somebody else complains
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
 func (r *rules) metricsPath(key, p string) {

@@ -52,6 +52,8 @@ const (
 type Options struct {
 	Config config.Config
 	Logger *slog.Logger
+	// Version is what the gateway says it is.
+	Version string
 
 	// Traces is where spans go; nil to trace nothing.
 	Traces trace.TracerProvider
@@ -68,11 +70,13 @@ type Gateway struct {
 	agents        *agent.Registry
 	tools         *packs.Registry
 	grpc, http    net.Listener
+	admin         net.Listener // nil unless it is configured
+	adminServer   *http.Server // serves there
 	grpcServer    *grpc.Server
 	httpServer    *http.Server
 	routes        []string      // patterns that httpServer serves
 	stopping      chan struct{} // closed when readers have to end
-	failed        chan error    // a listener died; capacity 2
+	failed        chan error    // a listener died; capacity 3
 	stops         []stop        // run backwards
 	stopped       atomic.Bool
 }
@@ -90,7 +94,7 @@ func (g *Gateway) onStop(name string, fn func(context.Context) error) {
 // New opens everything, listeners included: when it returns, the addresses are true and
 // connections wait in the listeners until Start. A New that fails leaves nothing behind.
 func New(ctx context.Context, o Options) (*Gateway, error) {
-	g := &Gateway{logger: o.Logger, stopping: make(chan struct{}), failed: make(chan error, 2)}
+	g := &Gateway{logger: o.Logger, stopping: make(chan struct{}), failed: make(chan error, 3)}
 	if err := g.setup(ctx, o); err != nil {
 		return nil, errors.Join(err, g.Stop(ctx))
 	}
@@ -105,6 +109,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		return errors.New("tailscale.enabled: this version cannot listen on a tailnet; set it to false and use the addresses of the host")
 	}
 	tracer := tracing.New(o.Traces)
+	started := time.Now()
 	var err error
 	if g.http, err = listen(o.HTTP, cfg.Server.HTTPAddr, "HTTP", "--http-addr or server.http_addr"); err != nil {
 		return err
@@ -114,6 +119,12 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		return err
 	}
 	g.onStop("gRPC listener", closeListener(g.grpc))
+	if cfg.Admin.Listen != "" {
+		if g.admin, err = listenLocally(cfg.Admin.Listen); err != nil {
+			return err
+		}
+		g.onStop("admin listener", closeListener(g.admin))
+	}
 
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("data directory: %w", err)
@@ -124,6 +135,9 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "coven_build_info", Help: "1, with the version of the gateway.", ConstLabels: prometheus.Labels{"version": o.Version},
+	}, func() float64 { return 1 }))
 	db, err := store.Open(ctx, store.Options{Path: cfg.Database.Path, Synchronous: string(cfg.Database.Synchronous), Logger: o.Logger, Registerer: reg})
 	if err != nil {
 		return err
@@ -182,7 +196,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	}
 	front := api.New(api.Options{
 		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files, Tools: g.tools, Records: records{db.Tools()}, Disk: disk.Healthy,
-		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path,
+		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path, Version: o.Version,
 		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
 		AnyHost:  !g.identity.Open() || cfg.Auth.OpenRemote,
 		Identity: g.identity, Admit: admit(g.identity), CORSOrigins: cfg.Server.CORSOrigins,
@@ -207,6 +221,13 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	}
 	g.onStop("gRPC server", g.stopGRPC)
 
+	if g.admin != nil {
+		g.adminServer = &http.Server{
+			Handler: g.debugHandler(reg, o.Version, started), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+			ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
+		}
+		g.onStop("admin server", func(context.Context) error { return g.adminServer.Close() }) // a profile may take a minute
+	}
 	g.onStop("readers", func(context.Context) error { close(g.stopping); return nil })
 	g.onStop("packs", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, stopPacks)
@@ -236,6 +257,13 @@ func (g *Gateway) Start() {
 			g.failed <- fmt.Errorf("HTTP listener: %w", err)
 		}
 	}()
+	if g.admin != nil {
+		go func() {
+			if err := g.adminServer.Serve(g.admin); !errors.Is(err, http.ErrServerClosed) {
+				g.failed <- fmt.Errorf("admin listener: %w", err)
+			}
+		}()
+	}
 	go func() {
 		if err := g.grpcServer.Serve(g.grpc); err != nil && !g.stopped.Load() {
 			g.failed <- fmt.Errorf("gRPC listener: %w", err)
@@ -274,6 +302,14 @@ func (g *Gateway) HTTPAddr() net.Addr { return g.http.Addr() }
 
 // GRPCAddr is where the gateway listens for gRPC.
 func (g *Gateway) GRPCAddr() net.Addr { return g.grpc.Addr() }
+
+// AdminAddr is where the gateway serves its inner state; nil if it does not.
+func (g *Gateway) AdminAddr() net.Addr {
+	if g.admin == nil {
+		return nil
+	}
+	return g.admin.Addr()
+}
 
 // Handler serves what the HTTP listener serves.
 func (g *Gateway) Handler() http.Handler { return g.httpServer.Handler }

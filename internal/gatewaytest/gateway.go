@@ -80,7 +80,7 @@ func start(t testing.TB, g *Gateway, configure []func(*config.Config)) *Gateway 
 // Start starts the gateway after Stop, on the same data and the same addresses.
 func (g *Gateway) Start() {
 	g.t.Helper()
-	o := gateway.Options{Config: g.cfg, Logger: g.logger, Traces: g.traces}
+	o := gateway.Options{Config: g.cfg, Logger: g.logger, Version: "v0.0.0-test", Traces: g.traces}
 	transport := &http.Transport{MaxIdleConnsPerHost: 256}
 	if g.bubble {
 		g.grpc.Store(bufconn.Listen(1 << 20))

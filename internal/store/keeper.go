@@ -69,8 +69,9 @@ func (k *keeper) settle(err error) {
 }
 
 func (k *keeper) tend() error {
-	size := k.size()
+	size := bytesOf(k.db.path + "-wal")
 	k.db.writer.metrics.walBytes.Set(float64(size))
+	k.db.writer.metrics.bytes.Set(float64(bytesOf(k.db.path)))
 	if size == 0 {
 		return nil
 	}
@@ -84,8 +85,9 @@ func (k *keeper) tend() error {
 	return err
 }
 
-func (k *keeper) size() int64 {
-	fi, err := os.Stat(k.db.path + "-wal")
+// bytesOf returns the size of a file; 0 if there is none.
+func bytesOf(path string) int64 {
+	fi, err := os.Stat(path)
 	if err != nil {
 		return 0
 	}

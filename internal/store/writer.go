@@ -225,6 +225,7 @@ type metrics struct {
 	transactions prometheus.Histogram
 	operations   prometheus.Histogram
 	walBytes     prometheus.Gauge
+	bytes        prometheus.Gauge
 	checkpoints  prometheus.Histogram
 }
 
@@ -233,8 +234,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		transactions: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_store_transaction_seconds", Help: "Duration of write transactions.", Buckets: prometheus.ExponentialBuckets(0.00005, 2, 15)}),
 		operations:   prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_store_operations", Help: "Operations per write transaction.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
 		walBytes:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_store_wal_bytes", Help: "Size of the write-ahead log."}),
+		bytes:        prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_store_bytes", Help: "Size of the database, without its write-ahead log."}),
 		checkpoints:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "coven_store_checkpoint_seconds", Help: "Duration of checkpoints.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 12)}),
 	}
-	reg.MustRegister(m.transactions, m.operations, m.walBytes, m.checkpoints)
+	reg.MustRegister(m.transactions, m.operations, m.walBytes, m.bytes, m.checkpoints)
 	return m
 }

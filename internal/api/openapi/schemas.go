@@ -423,6 +423,7 @@ func schemas() object {
 			field{"display_name", str, ""},
 			field{"status", oneOf(auth.Pending, auth.Approved, auth.Revoked), ""},
 			field{"roles", list(role), "the highest first"},
+			field{"gateway_version", str, "of the gateway that answers"},
 			field{"credential", record("What was shown.",
 				field{"kind", oneOf(auth.SSHKey, auth.JWT, auth.APIToken, auth.Session, auth.Open), ""},
 				field{"id", str, ""},
