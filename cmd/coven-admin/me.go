@@ -50,6 +50,7 @@ The exit code is 1 when it cannot be reached or is not ready, and 3 when it is r
 			var me []byte
 			if me, bad = getMe(cmd, a); bad == nil {
 				state["me"] = json.RawMessage(me)
+				state["gateway_version"] = a.gatewayVersion(cmd.Context())
 			}
 		}
 		if bad != nil {
@@ -64,6 +65,7 @@ The exit code is 1 when it cannot be reached or is not ready, and 3 when it is r
 			{"grpc", "grpc", nil},
 			{"state", "state", nil},
 			{"detail", "detail", nil},
+			{"gateway", "gateway_version", nil},
 			{"client", "client_version", nil},
 			{"you", "me.principal_id", nil},
 			{"name", "me.display_name", nil},
@@ -73,6 +75,18 @@ The exit code is 1 when it cannot be reached or is not ready, and 3 when it is r
 		}
 		return bad
 	})
+}
+
+// gatewayVersion is what the gateway says it is; "" from one that does not say.
+func (a *app) gatewayVersion(ctx context.Context) string {
+	answer, err := a.ask(ctx, http.MethodGet, "/api/me", nil)
+	var me struct {
+		Version string `json:"gateway_version"`
+	}
+	if err != nil || json.Unmarshal(answer, &me) != nil {
+		return ""
+	}
+	return me.Version
 }
 
 func versionCommand(a *app) *cobra.Command {

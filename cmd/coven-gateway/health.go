@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"coven-gateway/internal/config"
 )
 
 // askTimeout bounds a question to a running gateway.
@@ -98,13 +100,18 @@ func ask(ctx context.Context, path, addr, page string) ([]byte, error) {
 	if addr != "" {
 		cfg.Server.HTTPAddr = addr
 	}
+	return askFor(ctx, cfg, ownToken(path), page)
+}
+
+// askFor gets a page from the gateway that a configuration describes, with a token unless it is "".
+func askFor(ctx context.Context, cfg config.Config, token, page string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL(cfg)+page, nil)
 	if err != nil {
 		return nil, err
 	}
-	if token := ownToken(path); token != "" {
+	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := http.DefaultClient.Do(req)
