@@ -264,6 +264,17 @@ func (r *recorder) On(ctx context.Context, b conversation.Body) error {
 	return r.on(ctx, b)
 }
 
+// OnNumbered implements conversation.Sink.
+func (r *recorder) OnNumbered(ctx context.Context, _ uint64, b conversation.Body) error {
+	return r.On(ctx, b)
+}
+
+// Lost implements conversation.Sink.
+func (r *recorder) Lost(cause string, _ time.Duration) { r.Gone(cause + ", and may come back") }
+
+// Resumed implements conversation.Sink.
+func (r *recorder) Resumed(conversation.Call) {}
+
 // Gone implements conversation.Sink.
 func (r *recorder) Gone(cause string) {
 	r.mu.Lock()

@@ -82,6 +82,14 @@ func (c *counter) On(_ context.Context, b conversation.Body) error {
 }
 
 // Gone implements conversation.Sink.
+func (c *counter) OnNumbered(ctx context.Context, _ uint64, b conversation.Body) error {
+	return c.On(ctx, b)
+}
+
+func (c *counter) Lost(string, time.Duration) {}
+
+func (c *counter) Resumed(conversation.Call) {}
+
 func (c *counter) Gone(string) {}
 
 // BenchmarkReceive measures increments through one stream into a sink that only counts. The agent

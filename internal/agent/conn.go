@@ -51,9 +51,13 @@ const (
 // featureCancellation is what an agent declares that understands CancelRequest.
 const featureCancellation = "cancellation"
 
+// featureResume is what an agent declares that goes on with its turns after its stream broke.
+const featureResume = "resume"
+
 // An ending is why a stream ends.
 type ending struct {
 	cause  string // for the people whose turns end with it
+	broke  bool   // an agent that can resume may go on with its turns on another stream
 	status error  // for the agent; nil is OK
 }
 
@@ -61,6 +65,7 @@ func (e *ending) Error() string { return e.cause }
 
 var (
 	errLeft     = &ending{cause: "the agent disconnected"}
+	errLost     = &ending{cause: "the agent disconnected", broke: true}
 	errShutDown = &ending{cause: "the gateway was shut down"}
 )
 
@@ -69,7 +74,7 @@ func endingOf(err error) *ending {
 	if e, ok := errors.AsType[*ending](err); ok {
 		return e
 	}
-	return &ending{errLeft.cause, err}
+	return &ending{errLeft.cause, true, err}
 }
 
 // A Conn is one agent's stream.
@@ -91,6 +96,7 @@ type Conn struct {
 
 	info    Info              // fixed before it is published; without what changes, see snapshot
 	secrets map[string]string // for Welcome; owned by receive
+	working []string          // turns that the agent says it still works on; likewise
 
 	contested atomic.Bool  // a newcomer waits for the id; written under registry.mu
 	busy      atomic.Bool  // receive handles a message, so it is not the agent who is silent
@@ -157,7 +163,7 @@ func (c *Conn) receive() {
 	if c.why.status == nil && c.registry.shuttingDown() {
 		c.why = errShutDown
 	}
-	c.close(c.why.cause)
+	c.close(c.why)
 	c.unhost() // before the id is free, because the names of the tools have to be, too
 	c.registry.leave(c)
 	if c.ctx.Err() == nil && c.why.status == nil { // it has half-closed, and may still read
@@ -186,7 +192,7 @@ func (c *Conn) ended() (_ *ending, ok bool) {
 		return e, true
 	}
 	if f, ok := errors.AsType[*fault.Error](cause); ok {
-		return &ending{"the agent has lost its access", f}, true
+		return &ending{"the agent has lost its access", false, f}, true
 	}
 	return nil, false
 }
@@ -211,7 +217,7 @@ func (c *Conn) read() (err error) {
 			return receiveFailed("receiving message", err)
 		}
 		if c.ctx.Err() != nil {
-			return errLeft // or we have ended it
+			return errLost // or we have ended it
 		}
 		c.busy.Store(true)
 		c.registry.metrics.received.Inc()
@@ -248,13 +254,13 @@ func (c *Conn) join() (err error) {
 // panicked is why a stream ends whose messages we cannot handle.
 func (c *Conn) panicked(p any) error {
 	c.log().Error("a message of an agent caused a panic", "error", p, "stack", string(debug.Stack()))
-	return &ending{"the gateway failed", fault.New(fault.Internal, "internal server error")}
+	return &ending{"the gateway failed", true, fault.New(fault.Internal, "internal server error")}
 }
 
 // register waits for the first message and gives the connection its id.
 func (c *Conn) register() error {
 	late := time.AfterFunc(registerTimeout, func() {
-		c.end(&ending{errLeft.cause, fault.New(fault.Invalid, "first message must be RegisterAgent; none came within %s", registerTimeout)})
+		c.end(&ending{errLeft.cause, false, fault.New(fault.Invalid, "first message must be RegisterAgent; none came within %s", registerTimeout)})
 	})
 	defer late.Stop()
 	m, err := c.stream.Recv()
@@ -271,7 +277,7 @@ func (c *Conn) register() error {
 		return err
 	}
 	info.PrincipalID = p.ID
-	c.info = info
+	c.info, c.working = info, m.GetRegister().GetOpenRequests()
 	late.Stop() // enter has a bound of its own
 	if c.info.Capabilities, c.secrets, err = c.registry.opts.Admit(c.ctx, info.ID, info.Capabilities); err != nil {
 		return err
@@ -287,6 +293,7 @@ func (c *Conn) welcome() {
 	c.log().Info("agent connected", "name", c.info.Name)
 	welcome := welcomeMessage(c.registry.opts.ServerID, c.info, c.secrets)
 	welcome.GetWelcome().AvailableTools = c.available(c.ctx)
+	c.resume(welcome.GetWelcome())
 	c.mu.Lock()
 	c.state = open
 	c.queue = append(c.queue, welcome)
@@ -306,11 +313,15 @@ func (c *Conn) welcome() {
 func (c *Conn) handle(m *pb.AgentMessage) error {
 	switch p := m.GetPayload().(type) {
 	case *pb.AgentMessage_Response:
-		return c.deliver(p.Response.GetRequestId(), responseBody(p.Response))
+		seq := p.Response.GetResponseSeq()
+		if !c.resumes() {
+			seq = 0
+		}
+		return c.deliver(p.Response.GetRequestId(), seq, responseBody(p.Response))
 	case *pb.AgentMessage_ToolState:
-		return c.deliver(p.ToolState.GetRequestId(), toolState(p.ToolState.GetUpdate()))
+		return c.deliver(p.ToolState.GetRequestId(), 0, toolState(p.ToolState.GetUpdate()))
 	case *pb.AgentMessage_Cancelled:
-		return c.deliver(p.Cancelled.GetRequestId(), cancelled(p.Cancelled.GetReason()))
+		return c.deliver(p.Cancelled.GetRequestId(), 0, cancelled(p.Cancelled.GetReason()))
 	case *pb.AgentMessage_Heartbeat:
 		c.heartbeat()
 	case *pb.AgentMessage_ExecutePackTool:
@@ -328,29 +339,40 @@ func (c *Conn) handle(m *pb.AgentMessage) error {
 }
 
 // deliver hands an event to its turn. A nil body is an event of an unknown kind.
-func (c *Conn) deliver(requestID string, b conversation.Body) error {
+func (c *Conn) deliver(requestID string, seq uint64, b conversation.Body) error {
 	if b == nil {
 		c.note("an agent sent an event of an unknown kind; ignored", requestID)
-		return nil
+		if seq == 0 {
+			return nil
+		}
+		b = conversation.Text{} // nothing, but it has a number
 	}
 	c.mu.Lock()
 	t := c.calls[requestID]
 	c.mu.Unlock()
 	if t == nil {
 		c.note("an agent sent an event for a request that is not open; ignored", requestID)
+		if seq > 0 {
+			c.ack(requestID, seq) // it need not be kept
+		}
 		return nil
 	}
-	err := t.sink.On(c.ctx, b)
+	var err error
+	if seq > 0 {
+		err = t.sink.OnNumbered(c.ctx, seq, b)
+	} else {
+		err = t.sink.On(c.ctx, b)
+	}
 	_, last := b.(conversation.Ended)
 	switch {
 	case errors.Is(err, conversation.ErrTurnEnded) || err == nil && last:
 		t.Retire()
 	case err == nil:
 	case c.ctx.Err() != nil:
-		return errLeft // or we have ended it
+		return errLost // or we have ended it
 	default:
 		c.log().Error("an agent's answer could not be taken; its stream is ended", "turn_id", requestID, "error", err)
-		return &ending{"the gateway could not take the agent's answer", err}
+		return &ending{"the gateway could not take the agent's answer", false, err}
 	}
 	return nil
 }
@@ -389,9 +411,9 @@ func (c *Conn) finishTool(id string, m *pb.ServerMessage) error {
 	switch err := c.waitForRoom(ctx); {
 	case err == nil:
 	case c.ctx.Err() != nil:
-		return errLeft // or we have ended it
+		return errLost // or we have ended it
 	default:
-		return &ending{"the agent does not read its stream", fault.New(fault.Unavailable, "the answers to tool calls were not read for %s", unreadTimeout)}
+		return &ending{"the agent does not read its stream", true, fault.New(fault.Unavailable, "the answers to tool calls were not read for %s", unreadTimeout)}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -472,7 +494,7 @@ func (c *Conn) write() {
 				what = "sending welcome"
 			}
 			if c.stream.Context().Err() == nil { // else the agent has left, and receive knows
-				c.end(&ending{errLeft.cause, fault.Wrap(err, fault.Internal, "%s: %s", what, status.Convert(err).Message())})
+				c.end(&ending{errLeft.cause, true, fault.Wrap(err, fault.Internal, "%s: %s", what, status.Convert(err).Message())})
 			}
 			return // and stay the writer, so that there is no other
 		}
@@ -507,7 +529,7 @@ func (c *Conn) pop() (m *pb.ServerMessage, retell bool) {
 }
 
 // close refuses further messages and tells every open call that the agent is gone.
-func (c *Conn) close(cause string) {
+func (c *Conn) close(why *ending) {
 	c.mu.Lock()
 	was, calls := c.state, c.calls
 	c.state, c.calls = closed, nil
@@ -520,10 +542,41 @@ func (c *Conn) close(cause string) {
 	}
 	c.mu.Unlock()
 	if was == open {
-		c.log().Info("agent disconnected", "cause", cause, "open_turns", len(calls), "duration", time.Since(c.info.ConnectedAt))
+		c.log().Info("agent disconnected", "cause", why.cause, "open_turns", len(calls), "duration", time.Since(c.info.ConnectedAt))
 	}
 	for _, t := range calls {
-		t.sink.Gone(cause)
+		if why.broke && c.resumes() {
+			t.sink.Lost(why.cause, c.registry.opts.ReconnectGrace)
+		} else {
+			t.sink.Gone(why.cause)
+		}
+	}
+}
+
+// resumes reports whether the agent goes on with its turns after its stream broke.
+func (c *Conn) resumes() bool { return slices.Contains(c.info.Features, featureResume) }
+
+// resume opens the calls of the turns that the agent goes on with, and says so in Welcome.
+func (c *Conn) resume(w *pb.Welcome) {
+	if c.registry.opts.Resume == nil {
+		return
+	}
+	working := c.working
+	c.working = nil
+	if !c.resumes() {
+		working = nil
+	}
+	back := c.registry.opts.Resume(c.info.ID, working)
+	calls := make(map[string]*call, len(back))
+	for _, t := range back {
+		calls[t.TurnID] = &call{conn: c, requestID: t.TurnID, sink: t.Sink}
+		w.OpenRequests = append(w.OpenRequests, &pb.OpenRequest{RequestId: t.TurnID, Received: t.Received})
+	}
+	c.mu.Lock()
+	c.calls = calls
+	c.mu.Unlock()
+	for _, t := range back {
+		t.Sink.Resumed(calls[t.TurnID])
 	}
 }
 
@@ -546,7 +599,7 @@ func (c *Conn) checkPulse() {
 	}
 	if left <= 0 {
 		c.end(&ending{
-			"the agent sent no heartbeat for " + limit.String(),
+			"the agent sent no heartbeat for " + limit.String(), true,
 			fault.New(fault.Unavailable, "no heartbeat for %s", limit),
 		})
 		return
@@ -613,6 +666,28 @@ func (t *call) Cancel(reason string) bool {
 	return true
 }
 
+// Ack implements [conversation.Call].
+func (t *call) Ack(received uint64) { t.conn.ack(t.requestID, received) }
+
+// ack tells the agent how much of an answer it need not send again. An ack that waits takes the new
+// number; one for which there is no room is lost, and a later one says the same.
+func (c *Conn) ack(requestID string, received uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != open {
+		return
+	}
+	if n := len(c.queue); n > 0 {
+		if last := c.queue[n-1].GetResponseAck(); last.GetRequestId() == requestID {
+			last.Received = max(last.Received, received)
+			return
+		}
+	}
+	if len(c.queue) < maxUnread {
+		c.push(&pb.ServerMessage{Payload: &pb.ServerMessage_ResponseAck{ResponseAck: &pb.ResponseAck{RequestId: requestID, Received: received}}})
+	}
+}
+
 // Retire implements [conversation.Call].
 func (t *call) Retire() {
 	c := t.conn
@@ -639,9 +714,9 @@ func receiveFailed(what string, err error) *ending {
 	code := fault.Internal
 	switch s.Code() {
 	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
-		return errLeft
+		return errLost
 	case codes.ResourceExhausted:
 		code = fault.TooLarge
 	}
-	return &ending{"the agent's stream failed: " + s.Message(), fault.Wrap(err, code, "%s: %s", what, s.Message())}
+	return &ending{"the agent's stream failed: " + s.Message(), true, fault.Wrap(err, code, "%s: %s", what, s.Message())}
 }

@@ -116,7 +116,7 @@ func TestWelcome(t *testing.T) {
 		equal(t, "server", w.GetServerId(), "server-1")
 		equal(t, "agent", w.GetAgentId(), "an id")
 		equal(t, "principal", w.GetPrincipalId(), "owner")
-		equal(t, "features", strings.Join(w.GetProtocolFeatures(), " "), "token_usage tool_states cancellation tool_updates injection")
+		equal(t, "features", strings.Join(w.GetProtocolFeatures(), " "), "token_usage tool_states cancellation tool_updates injection resume")
 		if !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{3}$`).MatchString(w.GetInstanceId()) {
 			t.Errorf("instance id %q", w.GetInstanceId())
 		}

@@ -50,6 +50,9 @@ type Options struct {
 	// capabilities that take effect of those the agent asks for, and the secrets that it gets.
 	Admit func(ctx context.Context, agentID string, asks []string) (capabilities []string, secrets map[string]string, err error)
 
+	// Resume returns the turns that an agent that is back may go on with, of those that it still works on,
+	// and ends the others that it had when its stream broke; nil where no turn outlives a stream.
+	Resume func(agentID string, working []string) []conversation.Resumable
 	// Arrived is called after an agent has become reachable; nil for nobody.
 	Arrived func(agentID string)
 
@@ -327,7 +330,7 @@ func (r *Registry) End(agentID, cause string, status error) {
 	c := r.agents[agentID]
 	r.mu.Unlock()
 	if c != nil {
-		c.end(&ending{cause, status})
+		c.end(&ending{cause, false, status})
 	}
 }
 

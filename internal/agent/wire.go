@@ -21,6 +21,7 @@ const (
 	maxPath         = 4096
 	maxWords        = 64 // capabilities, workspaces, features
 	maxWord         = 200
+	maxOpenRequests = 10_000
 	maxTools        = 128
 	maxToolName     = 128
 	maxDescription  = 16 << 10
@@ -31,7 +32,7 @@ const (
 const defaultToolTimeout = 30 * time.Second
 
 // features are the optional parts of the protocol that the gateway understands.
-var features = []string{"token_usage", "tool_states", featureCancellation, featureToolUpdates, featureInjection}
+var features = []string{"token_usage", "tool_states", featureCancellation, featureToolUpdates, featureInjection, featureResume}
 
 // registration reads the first message of a stream. Its faults are Invalid.
 func registration(m *pb.AgentMessage) (Info, error) {
@@ -107,6 +108,9 @@ func checkRegistration(r *pb.RegisterAgent) error {
 		if err := checkWords(l.name, l.words); err != nil {
 			return err
 		}
+	}
+	if n := len(r.GetOpenRequests()); n > maxOpenRequests {
+		return fault.New(fault.Invalid, "open_requests must not have more than %d entries; this one has %d", maxOpenRequests, n)
 	}
 	if n := len(r.GetTools()); n > maxTools {
 		return fault.New(fault.Invalid, "tools must not have more than %d entries; this one has %d", maxTools, n)

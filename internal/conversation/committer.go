@@ -571,6 +571,13 @@ func (cm *commit) publish() {
 	}
 	for _, tk := range cm.takens {
 		tk.turn.committed(tk.size)
+		newest := uint64(0)
+		for _, it := range tk.items {
+			newest = max(newest, it.seq)
+		}
+		if newest > 0 {
+			tk.turn.durable(newest, tk.ended != "")
+		}
 		for _, it := range tk.items {
 			switch b := it.body.(type) {
 			case FileSent:

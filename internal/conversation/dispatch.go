@@ -47,6 +47,9 @@ type Call interface {
 	// Cancel asks the agent to stop. It returns false when the agent does not understand that.
 	// It does not block.
 	Cancel(reason string) bool
+	// Ack says that an agent that resumes need not send again what it has numbered up to received.
+	// It does not block, and may be lost.
+	Ack(received uint64)
 	// Retire forgets the call; what the agent still sends for it is ignored.
 	Retire()
 }

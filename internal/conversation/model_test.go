@@ -91,6 +91,8 @@ func (c *call) Cancel(reason string) bool {
 	return c.agents.cancels
 }
 
+func (c *call) Ack(uint64) {}
+
 func (c *call) Retire() {}
 
 // brittle is a log whose commits fail on demand: before anything is done, or after everything was

@@ -36,8 +36,16 @@ type Sink interface {
 	// for that. After ErrTurnEnded the caller may forget the sink. It is called by one goroutine
 	// at a time.
 	On(ctx context.Context, b Body) error
+	// OnNumbered is On of an agent that can resume: its events are numbered 1, 2, 3 … within the turn.
+	// One that is there already is ignored; a gap is an Invalid fault, and nothing is recorded.
+	OnNumbered(ctx context.Context, seq uint64, b Body) error
 	// Gone says that the agent cannot answer any more. The cause is for people.
 	Gone(cause string)
+	// Lost says that the agent's stream broke and that it may resume. The turn ends as Gone ends it when
+	// the grace is over.
+	Lost(cause string, grace time.Duration)
+	// Resumed says that the agent goes on with the turn, and gives its new call.
+	Resumed(call Call)
 }
 
 // liveTurn is an open turn in memory.
@@ -75,6 +83,10 @@ type liveTurn struct {
 	first     time.Time // first event of the agent
 	heard     time.Time // last event of the agent
 	quiet     *time.Timer
+	received  uint64             // number of the newest event of an agent that numbers them
+	stored    uint64             // that of the newest that is durable
+	acked     uint64             // that of the newest that the agent knows to be
+	lost      *time.Timer        // ends the turn of a lost agent; nil while the agent is here
 	handed    chan struct{}      // closed when the log says that the agent has the message; nil unless somebody waits for that
 	asked     []Question         // approvals that the agent waits for
 	questions []*PendingQuestion // that people have not answered
@@ -91,10 +103,28 @@ type item struct {
 	kind Kind   // of an increment, else 0
 	text []byte // of an increment
 	body Body   // else
+	seq  uint64 // number of the newest event in it, of an agent that numbers them
 }
 
 // On implements Sink.
-func (t *liveTurn) On(ctx context.Context, b Body) error {
+func (t *liveTurn) On(ctx context.Context, b Body) error { return t.on(ctx, 0, b) }
+
+// OnNumbered implements Sink.
+func (t *liveTurn) OnNumbered(ctx context.Context, seq uint64, b Body) error {
+	t.mu.Lock()
+	known, gap := seq <= t.received, seq > t.received+1
+	t.mu.Unlock()
+	switch { // nobody else sends events of the turn meanwhile
+	case known:
+		return nil
+	case gap:
+		return fault.New(fault.Invalid, "response_seq %d of request %s does not follow the one before", seq, t.id)
+	}
+	return t.on(ctx, seq, b)
+}
+
+// on takes an event; seq is 0 where the agent numbers none.
+func (t *liveTurn) on(ctx context.Context, seq uint64, b Body) error {
 	if f, ok := b.(FileData); ok {
 		stored, err := t.service.storeFile(ctx, f)
 		switch code := fault.CodeOf(err); {
@@ -127,6 +157,7 @@ func (t *liveTurn) On(ctx context.Context, b Body) error {
 	}
 	defer t.mu.Unlock()
 	t.heard = time.Now()
+	t.received = max(t.received, seq)
 	if t.first.IsZero() {
 		t.first = t.heard
 		t.service.metrics.FirstEventSeconds.Observe(t.heard.Sub(t.started).Seconds())
@@ -141,24 +172,24 @@ func (t *liveTurn) On(ctx context.Context, b Body) error {
 			t.hasText = true
 			text := []byte(b.Text)
 			t.text.Write(text)
-			t.push(item{kind: KindText, text: text})
+			t.push(item{seq: seq, kind: KindText, text: text})
 		}
 	case Thinking:
 		if b.Text != "" {
-			t.push(item{kind: KindThinking, text: []byte(b.Text)})
+			t.push(item{seq: seq, kind: KindThinking, text: []byte(b.Text)})
 		}
 	case Trouble:
 		t.trouble = b.Text
 		if t.quiet == nil {
 			t.quiet = time.AfterFunc(quietPeriod, t.afterTrouble)
 		}
-		t.push(item{body: b})
+		t.push(item{seq: seq, body: b})
 	case Ended:
-		t.finish(t.outcome(b))
+		t.finish(t.outcome(b), seq)
 	case Approval:
 		t.ask(b, nil)
 	default:
-		t.push(item{body: b})
+		t.push(item{seq: seq, body: b})
 	}
 	return nil
 }
@@ -170,6 +201,78 @@ func (t *liveTurn) discard(b Body) {
 	}
 }
 
+// Lost implements Sink.
+func (t *liveTurn) Lost(cause string, grace time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ending {
+		return
+	}
+	t.call = nil
+	t.silence.Stop()
+	if t.quiet != nil {
+		t.quiet.Stop()
+	}
+	t.lost = time.AfterFunc(grace, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.lost != nil && !t.ending { // else the agent came back at the last moment
+			t.finish(Ended{State: Interrupted, Cause: cause}, 0)
+		}
+	})
+}
+
+// Resumed implements Sink.
+func (t *liveTurn) Resumed(call Call) {
+	t.mu.Lock()
+	over := t.ending
+	if !over {
+		t.call = call
+		t.acked = t.stored // Welcome has told the agent
+		t.heard = time.Now()
+		t.silence.Reset(t.service.opts.SilenceTimeout)
+		if t.quiet != nil {
+			t.quiet.Reset(quietPeriod)
+		}
+	}
+	t.mu.Unlock()
+	if over {
+		call.Retire()
+	}
+}
+
+// back stops the grace of a turn whose agent has returned. It returns what is durable of the answer, and
+// false when the turn has ended or was not lost.
+func (t *liveTurn) back() (stored uint64, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ending || t.lost == nil {
+		return 0, false
+	}
+	t.lost.Stop()
+	t.lost = nil
+	return t.stored, true
+}
+
+// ackEvery is how many events of an agent that resumes are acknowledged together.
+const ackEvery = 32
+
+// durable says that the events of an agent are durable up to a number, and tells the agent now and then.
+func (t *liveTurn) durable(seq uint64, last bool) {
+	t.mu.Lock()
+	t.stored = max(t.stored, seq)
+	call := t.call
+	due := t.stored > t.acked && (last || t.stored >= t.acked+ackEvery)
+	if due {
+		t.acked = t.stored
+	}
+	seq = t.stored
+	t.mu.Unlock()
+	if due && call != nil {
+		call.Ack(seq)
+	}
+}
+
 // Gone implements Sink.
 func (t *liveTurn) Gone(cause string) { t.end(Ended{State: Interrupted, Cause: cause}) }
 
@@ -178,6 +281,7 @@ func (t *liveTurn) push(i item) {
 	i.at = time.Now().UTC()
 	if n := len(t.pending); i.kind != 0 && n > 0 && t.pending[n-1].kind == i.kind && len(t.pending[n-1].text)+len(i.text) <= MaxBlockBytes {
 		t.pending[n-1].text = append(t.pending[n-1].text, i.text...)
+		t.pending[n-1].seq = i.seq
 	} else {
 		t.pending = append(t.pending, i)
 	}
@@ -213,16 +317,19 @@ func sum(s string) []byte {
 }
 
 // finish queues the Ended event; nothing is accepted after it. t.mu is held and the turn is open.
-func (t *liveTurn) finish(e Ended) {
+func (t *liveTurn) finish(e Ended, seq uint64) {
 	t.ending = true
 	t.silence.Stop()
+	if t.lost != nil {
+		t.lost.Stop()
+	}
 	if t.quiet != nil {
 		t.quiet.Stop()
 	}
 	for _, q := range t.asked {
 		q.stop()
 	}
-	t.push(item{body: e})
+	t.push(item{seq: seq, body: e})
 	select {
 	case t.room <- struct{}{}:
 	default:
@@ -236,7 +343,7 @@ func (t *liveTurn) end(e Ended) bool {
 		t.mu.Unlock()
 		return false
 	}
-	t.finish(e)
+	t.finish(e, 0)
 	call := t.call
 	t.mu.Unlock()
 	if call != nil {
@@ -252,7 +359,7 @@ func (t *liveTurn) afterTrouble() {
 	if t.ending || time.Since(t.heard) < quietPeriod {
 		return // the timer was reset while we waited for the lock
 	}
-	t.finish(t.outcome(Ended{State: Done}))
+	t.finish(t.outcome(Ended{State: Done}), 0)
 }
 
 // onSilence ends a turn whose agent has said nothing for the silence time-out.

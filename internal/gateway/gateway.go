@@ -165,6 +165,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	remote := packgrpc.New(packgrpc.Options{Logger: o.Logger, Packs: g.tools, TakeoverGrace: cfg.Agents.ReconnectGracePeriod, Tracer: tracer})
 	g.agents = agent.New(agent.Options{
 		Logger: o.Logger, Registerer: reg, Tools: g.tools, ServerID: serverID, Admit: g.identity.Admit,
+		Resume:           func(id string, working []string) []conversation.Resumable { return g.conversations.Resume(id, working) },
 		Arrived:          func(id string) { g.conversations.Arrived(id) },
 		ReconnectGrace:   cfg.Agents.ReconnectGracePeriod,
 		HeartbeatTimeout: cfg.Agents.HeartbeatTimeout,

@@ -362,6 +362,7 @@ type ServerMessage struct {
 	//	*ServerMessage_PackToolResult
 	//	*ServerMessage_ExecutePackTool
 	//	*ServerMessage_ToolUpdate
+	//	*ServerMessage_ResponseAck
 	Payload       isServerMessage_Payload `protobuf_oneof:"payload"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -494,6 +495,15 @@ func (x *ServerMessage) GetToolUpdate() *ToolUpdate {
 	return nil
 }
 
+func (x *ServerMessage) GetResponseAck() *ResponseAck {
+	if x != nil {
+		if x, ok := x.Payload.(*ServerMessage_ResponseAck); ok {
+			return x.ResponseAck
+		}
+	}
+	return nil
+}
+
 type isServerMessage_Payload interface {
 	isServerMessage_Payload()
 }
@@ -550,6 +560,12 @@ type ServerMessage_ToolUpdate struct {
 	ToolUpdate *ToolUpdate `protobuf:"bytes,110,opt,name=tool_update,json=toolUpdate,proto3,oneof"`
 }
 
+type ServerMessage_ResponseAck struct {
+	// The gateway keeps what it has of an answer. Only to agents that declare
+	// `resume`.
+	ResponseAck *ResponseAck `protobuf:"bytes,111,opt,name=response_ack,json=responseAck,proto3,oneof"`
+}
+
 func (*ServerMessage_Welcome) isServerMessage_Payload() {}
 
 func (*ServerMessage_SendMessage) isServerMessage_Payload() {}
@@ -570,6 +586,63 @@ func (*ServerMessage_ExecutePackTool) isServerMessage_Payload() {}
 
 func (*ServerMessage_ToolUpdate) isServerMessage_Payload() {}
 
+func (*ServerMessage_ResponseAck) isServerMessage_Payload() {}
+
+// ResponseAck says how much of an answer is recorded. It will not be asked for
+// again.
+type ResponseAck struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The highest MessageResponse.response_seq that is recorded without a gap.
+	Received      uint64 `protobuf:"varint,2,opt,name=received,proto3" json:"received,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResponseAck) Reset() {
+	*x = ResponseAck{}
+	mi := &file_coven_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResponseAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResponseAck) ProtoMessage() {}
+
+func (x *ResponseAck) ProtoReflect() protoreflect.Message {
+	mi := &file_coven_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResponseAck.ProtoReflect.Descriptor instead.
+func (*ResponseAck) Descriptor() ([]byte, []int) {
+	return file_coven_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ResponseAck) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ResponseAck) GetReceived() uint64 {
+	if x != nil {
+		return x.Received
+	}
+	return 0
+}
+
 // RegisterAgent introduces an agent.
 type RegisterAgent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -589,14 +662,18 @@ type RegisterAgent struct {
 	ProtocolFeatures []string `protobuf:"bytes,5,rep,name=protocol_features,json=protocolFeatures,proto3" json:"protocol_features,omitempty"`
 	// Tools that the agent hosts for others; they exist while it is connected and
 	// are called with ServerMessage.execute_pack_tool.
-	Tools         []*ToolDefinition `protobuf:"bytes,100,rep,name=tools,proto3" json:"tools,omitempty"`
+	Tools []*ToolDefinition `protobuf:"bytes,100,rep,name=tools,proto3" json:"tools,omitempty"`
+	// Requests that the agent still works on, from before its stream broke. Only
+	// from agents that declare `resume`; what is open at the gateway and not here
+	// ends.
+	OpenRequests  []string `protobuf:"bytes,101,rep,name=open_requests,json=openRequests,proto3" json:"open_requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegisterAgent) Reset() {
 	*x = RegisterAgent{}
-	mi := &file_coven_proto_msgTypes[2]
+	mi := &file_coven_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +685,7 @@ func (x *RegisterAgent) String() string {
 func (*RegisterAgent) ProtoMessage() {}
 
 func (x *RegisterAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[2]
+	mi := &file_coven_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +698,7 @@ func (x *RegisterAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAgent.ProtoReflect.Descriptor instead.
 func (*RegisterAgent) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{2}
+	return file_coven_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RegisterAgent) GetAgentId() string {
@@ -666,6 +743,13 @@ func (x *RegisterAgent) GetTools() []*ToolDefinition {
 	return nil
 }
 
+func (x *RegisterAgent) GetOpenRequests() []string {
+	if x != nil {
+		return x.OpenRequests
+	}
+	return nil
+}
+
 // AgentMetadata says where and how an agent runs.
 type AgentMetadata struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -685,7 +769,7 @@ type AgentMetadata struct {
 
 func (x *AgentMetadata) Reset() {
 	*x = AgentMetadata{}
-	mi := &file_coven_proto_msgTypes[3]
+	mi := &file_coven_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +781,7 @@ func (x *AgentMetadata) String() string {
 func (*AgentMetadata) ProtoMessage() {}
 
 func (x *AgentMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[3]
+	mi := &file_coven_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +794,7 @@ func (x *AgentMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMetadata.ProtoReflect.Descriptor instead.
 func (*AgentMetadata) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{3}
+	return file_coven_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AgentMetadata) GetWorkingDirectory() string {
@@ -774,7 +858,7 @@ type GitInfo struct {
 
 func (x *GitInfo) Reset() {
 	*x = GitInfo{}
-	mi := &file_coven_proto_msgTypes[4]
+	mi := &file_coven_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +870,7 @@ func (x *GitInfo) String() string {
 func (*GitInfo) ProtoMessage() {}
 
 func (x *GitInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[4]
+	mi := &file_coven_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +883,7 @@ func (x *GitInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GitInfo.ProtoReflect.Descriptor instead.
 func (*GitInfo) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{4}
+	return file_coven_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GitInfo) GetBranch() string {
@@ -881,7 +965,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_coven_proto_msgTypes[5]
+	mi := &file_coven_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +977,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[5]
+	mi := &file_coven_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +990,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{5}
+	return file_coven_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Welcome) GetServerId() string {
@@ -992,7 +1076,7 @@ type OpenRequest struct {
 
 func (x *OpenRequest) Reset() {
 	*x = OpenRequest{}
-	mi := &file_coven_proto_msgTypes[6]
+	mi := &file_coven_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1088,7 @@ func (x *OpenRequest) String() string {
 func (*OpenRequest) ProtoMessage() {}
 
 func (x *OpenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[6]
+	mi := &file_coven_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1101,7 @@ func (x *OpenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenRequest.ProtoReflect.Descriptor instead.
 func (*OpenRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{6}
+	return file_coven_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *OpenRequest) GetRequestId() string {
@@ -1046,7 +1130,7 @@ type RegistrationError struct {
 
 func (x *RegistrationError) Reset() {
 	*x = RegistrationError{}
-	mi := &file_coven_proto_msgTypes[7]
+	mi := &file_coven_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1142,7 @@ func (x *RegistrationError) String() string {
 func (*RegistrationError) ProtoMessage() {}
 
 func (x *RegistrationError) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[7]
+	mi := &file_coven_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1155,7 @@ func (x *RegistrationError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistrationError.ProtoReflect.Descriptor instead.
 func (*RegistrationError) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{7}
+	return file_coven_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RegistrationError) GetReason() string {
@@ -1098,7 +1182,7 @@ type Shutdown struct {
 
 func (x *Shutdown) Reset() {
 	*x = Shutdown{}
-	mi := &file_coven_proto_msgTypes[8]
+	mi := &file_coven_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1194,7 @@ func (x *Shutdown) String() string {
 func (*Shutdown) ProtoMessage() {}
 
 func (x *Shutdown) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[8]
+	mi := &file_coven_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1207,7 @@ func (x *Shutdown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shutdown.ProtoReflect.Descriptor instead.
 func (*Shutdown) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{8}
+	return file_coven_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Shutdown) GetReason() string {
@@ -1144,7 +1228,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_coven_proto_msgTypes[9]
+	mi := &file_coven_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1240,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[9]
+	mi := &file_coven_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1253,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{9}
+	return file_coven_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Heartbeat) GetTimestampMs() int64 {
@@ -1197,7 +1281,7 @@ type SendMessage struct {
 
 func (x *SendMessage) Reset() {
 	*x = SendMessage{}
-	mi := &file_coven_proto_msgTypes[10]
+	mi := &file_coven_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1293,7 @@ func (x *SendMessage) String() string {
 func (*SendMessage) ProtoMessage() {}
 
 func (x *SendMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[10]
+	mi := &file_coven_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1306,7 @@ func (x *SendMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendMessage.ProtoReflect.Descriptor instead.
 func (*SendMessage) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{10}
+	return file_coven_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SendMessage) GetRequestId() string {
@@ -1272,7 +1356,7 @@ type FileAttachment struct {
 
 func (x *FileAttachment) Reset() {
 	*x = FileAttachment{}
-	mi := &file_coven_proto_msgTypes[11]
+	mi := &file_coven_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1368,7 @@ func (x *FileAttachment) String() string {
 func (*FileAttachment) ProtoMessage() {}
 
 func (x *FileAttachment) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[11]
+	mi := &file_coven_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1381,7 @@ func (x *FileAttachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileAttachment.ProtoReflect.Descriptor instead.
 func (*FileAttachment) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{11}
+	return file_coven_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FileAttachment) GetFilename() string {
@@ -1333,7 +1417,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_coven_proto_msgTypes[12]
+	mi := &file_coven_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1429,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[12]
+	mi := &file_coven_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1442,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{12}
+	return file_coven_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CancelRequest) GetRequestId() string {
@@ -1390,7 +1474,7 @@ type InjectContext struct {
 
 func (x *InjectContext) Reset() {
 	*x = InjectContext{}
-	mi := &file_coven_proto_msgTypes[13]
+	mi := &file_coven_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1486,7 @@ func (x *InjectContext) String() string {
 func (*InjectContext) ProtoMessage() {}
 
 func (x *InjectContext) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[13]
+	mi := &file_coven_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1499,7 @@ func (x *InjectContext) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectContext.ProtoReflect.Descriptor instead.
 func (*InjectContext) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{13}
+	return file_coven_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *InjectContext) GetInjectionId() string {
@@ -1459,7 +1543,7 @@ type InjectionAck struct {
 
 func (x *InjectionAck) Reset() {
 	*x = InjectionAck{}
-	mi := &file_coven_proto_msgTypes[14]
+	mi := &file_coven_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1555,7 @@ func (x *InjectionAck) String() string {
 func (*InjectionAck) ProtoMessage() {}
 
 func (x *InjectionAck) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[14]
+	mi := &file_coven_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1568,7 @@ func (x *InjectionAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectionAck.ProtoReflect.Descriptor instead.
 func (*InjectionAck) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{14}
+	return file_coven_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *InjectionAck) GetInjectionId() string {
@@ -1541,7 +1625,7 @@ type MessageResponse struct {
 
 func (x *MessageResponse) Reset() {
 	*x = MessageResponse{}
-	mi := &file_coven_proto_msgTypes[15]
+	mi := &file_coven_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1637,7 @@ func (x *MessageResponse) String() string {
 func (*MessageResponse) ProtoMessage() {}
 
 func (x *MessageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[15]
+	mi := &file_coven_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1650,7 @@ func (x *MessageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageResponse.ProtoReflect.Descriptor instead.
 func (*MessageResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{15}
+	return file_coven_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MessageResponse) GetRequestId() string {
@@ -1816,7 +1900,7 @@ type ToolUse struct {
 
 func (x *ToolUse) Reset() {
 	*x = ToolUse{}
-	mi := &file_coven_proto_msgTypes[16]
+	mi := &file_coven_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +1912,7 @@ func (x *ToolUse) String() string {
 func (*ToolUse) ProtoMessage() {}
 
 func (x *ToolUse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[16]
+	mi := &file_coven_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +1925,7 @@ func (x *ToolUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolUse.ProtoReflect.Descriptor instead.
 func (*ToolUse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{16}
+	return file_coven_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ToolUse) GetId() string {
@@ -1878,7 +1962,7 @@ type ToolResult struct {
 
 func (x *ToolResult) Reset() {
 	*x = ToolResult{}
-	mi := &file_coven_proto_msgTypes[17]
+	mi := &file_coven_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +1974,7 @@ func (x *ToolResult) String() string {
 func (*ToolResult) ProtoMessage() {}
 
 func (x *ToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[17]
+	mi := &file_coven_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +1987,7 @@ func (x *ToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolResult.ProtoReflect.Descriptor instead.
 func (*ToolResult) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{17}
+	return file_coven_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ToolResult) GetId() string {
@@ -1940,7 +2024,7 @@ type ToolStateUpdate struct {
 
 func (x *ToolStateUpdate) Reset() {
 	*x = ToolStateUpdate{}
-	mi := &file_coven_proto_msgTypes[18]
+	mi := &file_coven_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2036,7 @@ func (x *ToolStateUpdate) String() string {
 func (*ToolStateUpdate) ProtoMessage() {}
 
 func (x *ToolStateUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[18]
+	mi := &file_coven_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2049,7 @@ func (x *ToolStateUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolStateUpdate.ProtoReflect.Descriptor instead.
 func (*ToolStateUpdate) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{18}
+	return file_coven_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ToolStateUpdate) GetId() string {
@@ -2002,7 +2086,7 @@ type ToolApprovalRequest struct {
 
 func (x *ToolApprovalRequest) Reset() {
 	*x = ToolApprovalRequest{}
-	mi := &file_coven_proto_msgTypes[19]
+	mi := &file_coven_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2014,7 +2098,7 @@ func (x *ToolApprovalRequest) String() string {
 func (*ToolApprovalRequest) ProtoMessage() {}
 
 func (x *ToolApprovalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[19]
+	mi := &file_coven_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2027,7 +2111,7 @@ func (x *ToolApprovalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolApprovalRequest.ProtoReflect.Descriptor instead.
 func (*ToolApprovalRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{19}
+	return file_coven_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ToolApprovalRequest) GetId() string {
@@ -2066,7 +2150,7 @@ type ToolApprovalResponse struct {
 
 func (x *ToolApprovalResponse) Reset() {
 	*x = ToolApprovalResponse{}
-	mi := &file_coven_proto_msgTypes[20]
+	mi := &file_coven_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2162,7 @@ func (x *ToolApprovalResponse) String() string {
 func (*ToolApprovalResponse) ProtoMessage() {}
 
 func (x *ToolApprovalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[20]
+	mi := &file_coven_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2175,7 @@ func (x *ToolApprovalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolApprovalResponse.ProtoReflect.Descriptor instead.
 func (*ToolApprovalResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{20}
+	return file_coven_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ToolApprovalResponse) GetId() string {
@@ -2127,7 +2211,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_coven_proto_msgTypes[21]
+	mi := &file_coven_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2223,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[21]
+	mi := &file_coven_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2236,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{21}
+	return file_coven_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Done) GetFullResponse() string {
@@ -2172,7 +2256,7 @@ type Cancelled struct {
 
 func (x *Cancelled) Reset() {
 	*x = Cancelled{}
-	mi := &file_coven_proto_msgTypes[22]
+	mi := &file_coven_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2184,7 +2268,7 @@ func (x *Cancelled) String() string {
 func (*Cancelled) ProtoMessage() {}
 
 func (x *Cancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[22]
+	mi := &file_coven_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2197,7 +2281,7 @@ func (x *Cancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancelled.ProtoReflect.Descriptor instead.
 func (*Cancelled) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{22}
+	return file_coven_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Cancelled) GetReason() string {
@@ -2219,7 +2303,7 @@ type FileData struct {
 
 func (x *FileData) Reset() {
 	*x = FileData{}
-	mi := &file_coven_proto_msgTypes[23]
+	mi := &file_coven_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2231,7 +2315,7 @@ func (x *FileData) String() string {
 func (*FileData) ProtoMessage() {}
 
 func (x *FileData) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[23]
+	mi := &file_coven_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2244,7 +2328,7 @@ func (x *FileData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileData.ProtoReflect.Descriptor instead.
 func (*FileData) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{23}
+	return file_coven_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FileData) GetFilename() string {
@@ -2282,7 +2366,7 @@ type TokenUsage struct {
 
 func (x *TokenUsage) Reset() {
 	*x = TokenUsage{}
-	mi := &file_coven_proto_msgTypes[24]
+	mi := &file_coven_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2378,7 @@ func (x *TokenUsage) String() string {
 func (*TokenUsage) ProtoMessage() {}
 
 func (x *TokenUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[24]
+	mi := &file_coven_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2391,7 @@ func (x *TokenUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenUsage.ProtoReflect.Descriptor instead.
 func (*TokenUsage) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{24}
+	return file_coven_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TokenUsage) GetInputTokens() int32 {
@@ -2355,7 +2439,7 @@ type SessionInit struct {
 
 func (x *SessionInit) Reset() {
 	*x = SessionInit{}
-	mi := &file_coven_proto_msgTypes[25]
+	mi := &file_coven_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2367,7 +2451,7 @@ func (x *SessionInit) String() string {
 func (*SessionInit) ProtoMessage() {}
 
 func (x *SessionInit) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[25]
+	mi := &file_coven_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2380,7 +2464,7 @@ func (x *SessionInit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionInit.ProtoReflect.Descriptor instead.
 func (*SessionInit) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{25}
+	return file_coven_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SessionInit) GetSessionId() string {
@@ -2401,7 +2485,7 @@ type SessionOrphaned struct {
 
 func (x *SessionOrphaned) Reset() {
 	*x = SessionOrphaned{}
-	mi := &file_coven_proto_msgTypes[26]
+	mi := &file_coven_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +2497,7 @@ func (x *SessionOrphaned) String() string {
 func (*SessionOrphaned) ProtoMessage() {}
 
 func (x *SessionOrphaned) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[26]
+	mi := &file_coven_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +2510,7 @@ func (x *SessionOrphaned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOrphaned.ProtoReflect.Descriptor instead.
 func (*SessionOrphaned) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{26}
+	return file_coven_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SessionOrphaned) GetReason() string {
@@ -2448,7 +2532,7 @@ type AgentToolState struct {
 
 func (x *AgentToolState) Reset() {
 	*x = AgentToolState{}
-	mi := &file_coven_proto_msgTypes[27]
+	mi := &file_coven_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2544,7 @@ func (x *AgentToolState) String() string {
 func (*AgentToolState) ProtoMessage() {}
 
 func (x *AgentToolState) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[27]
+	mi := &file_coven_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2557,7 @@ func (x *AgentToolState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentToolState.ProtoReflect.Descriptor instead.
 func (*AgentToolState) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{27}
+	return file_coven_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AgentToolState) GetRequestId() string {
@@ -2502,7 +2586,7 @@ type AgentCancelled struct {
 
 func (x *AgentCancelled) Reset() {
 	*x = AgentCancelled{}
-	mi := &file_coven_proto_msgTypes[28]
+	mi := &file_coven_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2514,7 +2598,7 @@ func (x *AgentCancelled) String() string {
 func (*AgentCancelled) ProtoMessage() {}
 
 func (x *AgentCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[28]
+	mi := &file_coven_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2527,7 +2611,7 @@ func (x *AgentCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentCancelled.ProtoReflect.Descriptor instead.
 func (*AgentCancelled) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{28}
+	return file_coven_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AgentCancelled) GetRequestId() string {
@@ -2563,7 +2647,7 @@ type ToolDefinition struct {
 
 func (x *ToolDefinition) Reset() {
 	*x = ToolDefinition{}
-	mi := &file_coven_proto_msgTypes[29]
+	mi := &file_coven_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2659,7 @@ func (x *ToolDefinition) String() string {
 func (*ToolDefinition) ProtoMessage() {}
 
 func (x *ToolDefinition) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[29]
+	mi := &file_coven_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +2672,7 @@ func (x *ToolDefinition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolDefinition.ProtoReflect.Descriptor instead.
 func (*ToolDefinition) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{29}
+	return file_coven_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ToolDefinition) GetName() string {
@@ -2639,7 +2723,7 @@ type PackManifest struct {
 
 func (x *PackManifest) Reset() {
 	*x = PackManifest{}
-	mi := &file_coven_proto_msgTypes[30]
+	mi := &file_coven_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2651,7 +2735,7 @@ func (x *PackManifest) String() string {
 func (*PackManifest) ProtoMessage() {}
 
 func (x *PackManifest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[30]
+	mi := &file_coven_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2664,7 +2748,7 @@ func (x *PackManifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackManifest.ProtoReflect.Descriptor instead.
 func (*PackManifest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{30}
+	return file_coven_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PackManifest) GetPackId() string {
@@ -2702,7 +2786,7 @@ type PackWelcome struct {
 
 func (x *PackWelcome) Reset() {
 	*x = PackWelcome{}
-	mi := &file_coven_proto_msgTypes[31]
+	mi := &file_coven_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2714,7 +2798,7 @@ func (x *PackWelcome) String() string {
 func (*PackWelcome) ProtoMessage() {}
 
 func (x *PackWelcome) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[31]
+	mi := &file_coven_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2727,7 +2811,7 @@ func (x *PackWelcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackWelcome.ProtoReflect.Descriptor instead.
 func (*PackWelcome) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{31}
+	return file_coven_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PackWelcome) GetPackId() string {
@@ -2754,7 +2838,7 @@ type AvailableTools struct {
 
 func (x *AvailableTools) Reset() {
 	*x = AvailableTools{}
-	mi := &file_coven_proto_msgTypes[32]
+	mi := &file_coven_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +2850,7 @@ func (x *AvailableTools) String() string {
 func (*AvailableTools) ProtoMessage() {}
 
 func (x *AvailableTools) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[32]
+	mi := &file_coven_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +2863,7 @@ func (x *AvailableTools) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AvailableTools.ProtoReflect.Descriptor instead.
 func (*AvailableTools) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{32}
+	return file_coven_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AvailableTools) GetTools() []*ToolDefinition {
@@ -2800,7 +2884,7 @@ type ToolUpdate struct {
 
 func (x *ToolUpdate) Reset() {
 	*x = ToolUpdate{}
-	mi := &file_coven_proto_msgTypes[33]
+	mi := &file_coven_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2812,7 +2896,7 @@ func (x *ToolUpdate) String() string {
 func (*ToolUpdate) ProtoMessage() {}
 
 func (x *ToolUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[33]
+	mi := &file_coven_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2825,7 +2909,7 @@ func (x *ToolUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolUpdate.ProtoReflect.Descriptor instead.
 func (*ToolUpdate) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{33}
+	return file_coven_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ToolUpdate) GetTools() []*ToolDefinition {
@@ -2852,7 +2936,7 @@ type ExecuteToolRequest struct {
 
 func (x *ExecuteToolRequest) Reset() {
 	*x = ExecuteToolRequest{}
-	mi := &file_coven_proto_msgTypes[34]
+	mi := &file_coven_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2864,7 +2948,7 @@ func (x *ExecuteToolRequest) String() string {
 func (*ExecuteToolRequest) ProtoMessage() {}
 
 func (x *ExecuteToolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[34]
+	mi := &file_coven_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2877,7 +2961,7 @@ func (x *ExecuteToolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteToolRequest.ProtoReflect.Descriptor instead.
 func (*ExecuteToolRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{34}
+	return file_coven_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExecuteToolRequest) GetToolName() string {
@@ -2923,7 +3007,7 @@ type ExecuteToolResponse struct {
 
 func (x *ExecuteToolResponse) Reset() {
 	*x = ExecuteToolResponse{}
-	mi := &file_coven_proto_msgTypes[35]
+	mi := &file_coven_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2935,7 +3019,7 @@ func (x *ExecuteToolResponse) String() string {
 func (*ExecuteToolResponse) ProtoMessage() {}
 
 func (x *ExecuteToolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[35]
+	mi := &file_coven_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2948,7 +3032,7 @@ func (x *ExecuteToolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteToolResponse.ProtoReflect.Descriptor instead.
 func (*ExecuteToolResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{35}
+	return file_coven_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExecuteToolResponse) GetRequestId() string {
@@ -3013,7 +3097,7 @@ type ExecutePackTool struct {
 
 func (x *ExecutePackTool) Reset() {
 	*x = ExecutePackTool{}
-	mi := &file_coven_proto_msgTypes[36]
+	mi := &file_coven_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3109,7 @@ func (x *ExecutePackTool) String() string {
 func (*ExecutePackTool) ProtoMessage() {}
 
 func (x *ExecutePackTool) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[36]
+	mi := &file_coven_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3122,7 @@ func (x *ExecutePackTool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutePackTool.ProtoReflect.Descriptor instead.
 func (*ExecutePackTool) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{36}
+	return file_coven_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExecutePackTool) GetRequestId() string {
@@ -3079,7 +3163,7 @@ type PackToolResult struct {
 
 func (x *PackToolResult) Reset() {
 	*x = PackToolResult{}
-	mi := &file_coven_proto_msgTypes[37]
+	mi := &file_coven_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +3175,7 @@ func (x *PackToolResult) String() string {
 func (*PackToolResult) ProtoMessage() {}
 
 func (x *PackToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[37]
+	mi := &file_coven_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3104,7 +3188,7 @@ func (x *PackToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackToolResult.ProtoReflect.Descriptor instead.
 func (*PackToolResult) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{37}
+	return file_coven_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PackToolResult) GetRequestId() string {
@@ -3183,7 +3267,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_coven_proto_msgTypes[38]
+	mi := &file_coven_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3195,7 +3279,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[38]
+	mi := &file_coven_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3208,7 +3292,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{38}
+	return file_coven_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Event) GetId() string {
@@ -3307,7 +3391,7 @@ type GetEventsRequest struct {
 
 func (x *GetEventsRequest) Reset() {
 	*x = GetEventsRequest{}
-	mi := &file_coven_proto_msgTypes[39]
+	mi := &file_coven_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3403,7 @@ func (x *GetEventsRequest) String() string {
 func (*GetEventsRequest) ProtoMessage() {}
 
 func (x *GetEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[39]
+	mi := &file_coven_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +3416,7 @@ func (x *GetEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEventsRequest.ProtoReflect.Descriptor instead.
 func (*GetEventsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{39}
+	return file_coven_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetEventsRequest) GetConversationKey() string {
@@ -3384,7 +3468,7 @@ type GetEventsResponse struct {
 
 func (x *GetEventsResponse) Reset() {
 	*x = GetEventsResponse{}
-	mi := &file_coven_proto_msgTypes[40]
+	mi := &file_coven_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3396,7 +3480,7 @@ func (x *GetEventsResponse) String() string {
 func (*GetEventsResponse) ProtoMessage() {}
 
 func (x *GetEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[40]
+	mi := &file_coven_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3409,7 +3493,7 @@ func (x *GetEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEventsResponse.ProtoReflect.Descriptor instead.
 func (*GetEventsResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{40}
+	return file_coven_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetEventsResponse) GetEvents() []*Event {
@@ -3452,7 +3536,7 @@ type MeResponse struct {
 
 func (x *MeResponse) Reset() {
 	*x = MeResponse{}
-	mi := &file_coven_proto_msgTypes[41]
+	mi := &file_coven_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3464,7 +3548,7 @@ func (x *MeResponse) String() string {
 func (*MeResponse) ProtoMessage() {}
 
 func (x *MeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[41]
+	mi := &file_coven_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3477,7 +3561,7 @@ func (x *MeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeResponse.ProtoReflect.Descriptor instead.
 func (*MeResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{41}
+	return file_coven_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *MeResponse) GetPrincipalId() string {
@@ -3549,7 +3633,7 @@ type ClientSendMessageRequest struct {
 
 func (x *ClientSendMessageRequest) Reset() {
 	*x = ClientSendMessageRequest{}
-	mi := &file_coven_proto_msgTypes[42]
+	mi := &file_coven_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3561,7 +3645,7 @@ func (x *ClientSendMessageRequest) String() string {
 func (*ClientSendMessageRequest) ProtoMessage() {}
 
 func (x *ClientSendMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[42]
+	mi := &file_coven_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3574,7 +3658,7 @@ func (x *ClientSendMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientSendMessageRequest.ProtoReflect.Descriptor instead.
 func (*ClientSendMessageRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{42}
+	return file_coven_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ClientSendMessageRequest) GetConversationKey() string {
@@ -3636,7 +3720,7 @@ type ClientSendMessageResponse struct {
 
 func (x *ClientSendMessageResponse) Reset() {
 	*x = ClientSendMessageResponse{}
-	mi := &file_coven_proto_msgTypes[43]
+	mi := &file_coven_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3648,7 +3732,7 @@ func (x *ClientSendMessageResponse) String() string {
 func (*ClientSendMessageResponse) ProtoMessage() {}
 
 func (x *ClientSendMessageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[43]
+	mi := &file_coven_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3661,7 +3745,7 @@ func (x *ClientSendMessageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientSendMessageResponse.ProtoReflect.Descriptor instead.
 func (*ClientSendMessageResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{43}
+	return file_coven_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ClientSendMessageResponse) GetStatus() string {
@@ -3705,7 +3789,7 @@ type StreamEventsRequest struct {
 
 func (x *StreamEventsRequest) Reset() {
 	*x = StreamEventsRequest{}
-	mi := &file_coven_proto_msgTypes[44]
+	mi := &file_coven_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3717,7 +3801,7 @@ func (x *StreamEventsRequest) String() string {
 func (*StreamEventsRequest) ProtoMessage() {}
 
 func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[44]
+	mi := &file_coven_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3730,7 +3814,7 @@ func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsRequest.ProtoReflect.Descriptor instead.
 func (*StreamEventsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{44}
+	return file_coven_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StreamEventsRequest) GetConversationKey() string {
@@ -3773,7 +3857,7 @@ type ClientStreamEvent struct {
 
 func (x *ClientStreamEvent) Reset() {
 	*x = ClientStreamEvent{}
-	mi := &file_coven_proto_msgTypes[45]
+	mi := &file_coven_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3785,7 +3869,7 @@ func (x *ClientStreamEvent) String() string {
 func (*ClientStreamEvent) ProtoMessage() {}
 
 func (x *ClientStreamEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[45]
+	mi := &file_coven_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3798,7 +3882,7 @@ func (x *ClientStreamEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientStreamEvent.ProtoReflect.Descriptor instead.
 func (*ClientStreamEvent) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{45}
+	return file_coven_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ClientStreamEvent) GetConversationKey() string {
@@ -4007,7 +4091,7 @@ type TextChunk struct {
 
 func (x *TextChunk) Reset() {
 	*x = TextChunk{}
-	mi := &file_coven_proto_msgTypes[46]
+	mi := &file_coven_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4019,7 +4103,7 @@ func (x *TextChunk) String() string {
 func (*TextChunk) ProtoMessage() {}
 
 func (x *TextChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[46]
+	mi := &file_coven_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4032,7 +4116,7 @@ func (x *TextChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TextChunk.ProtoReflect.Descriptor instead.
 func (*TextChunk) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{46}
+	return file_coven_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *TextChunk) GetContent() string {
@@ -4052,7 +4136,7 @@ type ThinkingChunk struct {
 
 func (x *ThinkingChunk) Reset() {
 	*x = ThinkingChunk{}
-	mi := &file_coven_proto_msgTypes[47]
+	mi := &file_coven_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4064,7 +4148,7 @@ func (x *ThinkingChunk) String() string {
 func (*ThinkingChunk) ProtoMessage() {}
 
 func (x *ThinkingChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[47]
+	mi := &file_coven_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4077,7 +4161,7 @@ func (x *ThinkingChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThinkingChunk.ProtoReflect.Descriptor instead.
 func (*ThinkingChunk) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{47}
+	return file_coven_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ThinkingChunk) GetContent() string {
@@ -4098,7 +4182,7 @@ type StreamDone struct {
 
 func (x *StreamDone) Reset() {
 	*x = StreamDone{}
-	mi := &file_coven_proto_msgTypes[48]
+	mi := &file_coven_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4110,7 +4194,7 @@ func (x *StreamDone) String() string {
 func (*StreamDone) ProtoMessage() {}
 
 func (x *StreamDone) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[48]
+	mi := &file_coven_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4123,7 +4207,7 @@ func (x *StreamDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamDone.ProtoReflect.Descriptor instead.
 func (*StreamDone) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{48}
+	return file_coven_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *StreamDone) GetFullResponse() string {
@@ -4146,7 +4230,7 @@ type StreamError struct {
 
 func (x *StreamError) Reset() {
 	*x = StreamError{}
-	mi := &file_coven_proto_msgTypes[49]
+	mi := &file_coven_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4158,7 +4242,7 @@ func (x *StreamError) String() string {
 func (*StreamError) ProtoMessage() {}
 
 func (x *StreamError) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[49]
+	mi := &file_coven_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4171,7 +4255,7 @@ func (x *StreamError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamError.ProtoReflect.Descriptor instead.
 func (*StreamError) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{49}
+	return file_coven_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *StreamError) GetMessage() string {
@@ -4204,7 +4288,7 @@ type ClientToolApprovalRequest struct {
 
 func (x *ClientToolApprovalRequest) Reset() {
 	*x = ClientToolApprovalRequest{}
-	mi := &file_coven_proto_msgTypes[50]
+	mi := &file_coven_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4216,7 +4300,7 @@ func (x *ClientToolApprovalRequest) String() string {
 func (*ClientToolApprovalRequest) ProtoMessage() {}
 
 func (x *ClientToolApprovalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[50]
+	mi := &file_coven_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4229,7 +4313,7 @@ func (x *ClientToolApprovalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientToolApprovalRequest.ProtoReflect.Descriptor instead.
 func (*ClientToolApprovalRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{50}
+	return file_coven_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ClientToolApprovalRequest) GetAgentId() string {
@@ -4283,7 +4367,7 @@ type CancelTurnRequest struct {
 
 func (x *CancelTurnRequest) Reset() {
 	*x = CancelTurnRequest{}
-	mi := &file_coven_proto_msgTypes[51]
+	mi := &file_coven_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4295,7 +4379,7 @@ func (x *CancelTurnRequest) String() string {
 func (*CancelTurnRequest) ProtoMessage() {}
 
 func (x *CancelTurnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[51]
+	mi := &file_coven_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4308,7 +4392,7 @@ func (x *CancelTurnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTurnRequest.ProtoReflect.Descriptor instead.
 func (*CancelTurnRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{51}
+	return file_coven_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CancelTurnRequest) GetConversationKey() string {
@@ -4352,7 +4436,7 @@ type CancelTurnResponse struct {
 
 func (x *CancelTurnResponse) Reset() {
 	*x = CancelTurnResponse{}
-	mi := &file_coven_proto_msgTypes[52]
+	mi := &file_coven_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4364,7 +4448,7 @@ func (x *CancelTurnResponse) String() string {
 func (*CancelTurnResponse) ProtoMessage() {}
 
 func (x *CancelTurnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[52]
+	mi := &file_coven_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4377,7 +4461,7 @@ func (x *CancelTurnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTurnResponse.ProtoReflect.Descriptor instead.
 func (*CancelTurnResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{52}
+	return file_coven_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CancelTurnResponse) GetRequestId() string {
@@ -4408,7 +4492,7 @@ type ApproveToolRequest struct {
 
 func (x *ApproveToolRequest) Reset() {
 	*x = ApproveToolRequest{}
-	mi := &file_coven_proto_msgTypes[53]
+	mi := &file_coven_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4420,7 +4504,7 @@ func (x *ApproveToolRequest) String() string {
 func (*ApproveToolRequest) ProtoMessage() {}
 
 func (x *ApproveToolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[53]
+	mi := &file_coven_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4433,7 +4517,7 @@ func (x *ApproveToolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveToolRequest.ProtoReflect.Descriptor instead.
 func (*ApproveToolRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{53}
+	return file_coven_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ApproveToolRequest) GetAgentId() string {
@@ -4476,7 +4560,7 @@ type ApproveToolResponse struct {
 
 func (x *ApproveToolResponse) Reset() {
 	*x = ApproveToolResponse{}
-	mi := &file_coven_proto_msgTypes[54]
+	mi := &file_coven_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4488,7 +4572,7 @@ func (x *ApproveToolResponse) String() string {
 func (*ApproveToolResponse) ProtoMessage() {}
 
 func (x *ApproveToolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[54]
+	mi := &file_coven_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4501,7 +4585,7 @@ func (x *ApproveToolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveToolResponse.ProtoReflect.Descriptor instead.
 func (*ApproveToolResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{54}
+	return file_coven_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ApproveToolResponse) GetSuccess() bool {
@@ -4539,7 +4623,7 @@ type UserQuestionRequest struct {
 
 func (x *UserQuestionRequest) Reset() {
 	*x = UserQuestionRequest{}
-	mi := &file_coven_proto_msgTypes[55]
+	mi := &file_coven_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4551,7 +4635,7 @@ func (x *UserQuestionRequest) String() string {
 func (*UserQuestionRequest) ProtoMessage() {}
 
 func (x *UserQuestionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[55]
+	mi := &file_coven_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4564,7 +4648,7 @@ func (x *UserQuestionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserQuestionRequest.ProtoReflect.Descriptor instead.
 func (*UserQuestionRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{55}
+	return file_coven_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *UserQuestionRequest) GetAgentId() string {
@@ -4627,7 +4711,7 @@ type QuestionOption struct {
 
 func (x *QuestionOption) Reset() {
 	*x = QuestionOption{}
-	mi := &file_coven_proto_msgTypes[56]
+	mi := &file_coven_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4639,7 +4723,7 @@ func (x *QuestionOption) String() string {
 func (*QuestionOption) ProtoMessage() {}
 
 func (x *QuestionOption) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[56]
+	mi := &file_coven_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4652,7 +4736,7 @@ func (x *QuestionOption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuestionOption.ProtoReflect.Descriptor instead.
 func (*QuestionOption) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{56}
+	return file_coven_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *QuestionOption) GetLabel() string {
@@ -4684,7 +4768,7 @@ type AnswerQuestionRequest struct {
 
 func (x *AnswerQuestionRequest) Reset() {
 	*x = AnswerQuestionRequest{}
-	mi := &file_coven_proto_msgTypes[57]
+	mi := &file_coven_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4696,7 +4780,7 @@ func (x *AnswerQuestionRequest) String() string {
 func (*AnswerQuestionRequest) ProtoMessage() {}
 
 func (x *AnswerQuestionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[57]
+	mi := &file_coven_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4709,7 +4793,7 @@ func (x *AnswerQuestionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerQuestionRequest.ProtoReflect.Descriptor instead.
 func (*AnswerQuestionRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{57}
+	return file_coven_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AnswerQuestionRequest) GetAgentId() string {
@@ -4752,7 +4836,7 @@ type AnswerQuestionResponse struct {
 
 func (x *AnswerQuestionResponse) Reset() {
 	*x = AnswerQuestionResponse{}
-	mi := &file_coven_proto_msgTypes[58]
+	mi := &file_coven_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4764,7 +4848,7 @@ func (x *AnswerQuestionResponse) String() string {
 func (*AnswerQuestionResponse) ProtoMessage() {}
 
 func (x *AnswerQuestionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[58]
+	mi := &file_coven_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4777,7 +4861,7 @@ func (x *AnswerQuestionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerQuestionResponse.ProtoReflect.Descriptor instead.
 func (*AnswerQuestionResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{58}
+	return file_coven_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AnswerQuestionResponse) GetSuccess() bool {
@@ -4805,7 +4889,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_coven_proto_msgTypes[59]
+	mi := &file_coven_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4817,7 +4901,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[59]
+	mi := &file_coven_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4830,7 +4914,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{59}
+	return file_coven_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListAgentsRequest) GetWorkspace() string {
@@ -4850,7 +4934,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_coven_proto_msgTypes[60]
+	mi := &file_coven_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4862,7 +4946,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[60]
+	mi := &file_coven_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4875,7 +4959,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{60}
+	return file_coven_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*AgentInfo {
@@ -4901,7 +4985,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_coven_proto_msgTypes[61]
+	mi := &file_coven_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4913,7 +4997,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[61]
+	mi := &file_coven_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4926,7 +5010,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{61}
+	return file_coven_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AgentInfo) GetId() string {
@@ -4984,7 +5068,7 @@ type RegisterAgentRequest struct {
 
 func (x *RegisterAgentRequest) Reset() {
 	*x = RegisterAgentRequest{}
-	mi := &file_coven_proto_msgTypes[62]
+	mi := &file_coven_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4996,7 +5080,7 @@ func (x *RegisterAgentRequest) String() string {
 func (*RegisterAgentRequest) ProtoMessage() {}
 
 func (x *RegisterAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[62]
+	mi := &file_coven_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5009,7 +5093,7 @@ func (x *RegisterAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAgentRequest.ProtoReflect.Descriptor instead.
 func (*RegisterAgentRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{62}
+	return file_coven_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RegisterAgentRequest) GetDisplayName() string {
@@ -5038,7 +5122,7 @@ type RegisterAgentResponse struct {
 
 func (x *RegisterAgentResponse) Reset() {
 	*x = RegisterAgentResponse{}
-	mi := &file_coven_proto_msgTypes[63]
+	mi := &file_coven_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5050,7 +5134,7 @@ func (x *RegisterAgentResponse) String() string {
 func (*RegisterAgentResponse) ProtoMessage() {}
 
 func (x *RegisterAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[63]
+	mi := &file_coven_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5063,7 +5147,7 @@ func (x *RegisterAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAgentResponse.ProtoReflect.Descriptor instead.
 func (*RegisterAgentResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{63}
+	return file_coven_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RegisterAgentResponse) GetPrincipalId() string {
@@ -5092,7 +5176,7 @@ type RegisterClientRequest struct {
 
 func (x *RegisterClientRequest) Reset() {
 	*x = RegisterClientRequest{}
-	mi := &file_coven_proto_msgTypes[64]
+	mi := &file_coven_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5104,7 +5188,7 @@ func (x *RegisterClientRequest) String() string {
 func (*RegisterClientRequest) ProtoMessage() {}
 
 func (x *RegisterClientRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[64]
+	mi := &file_coven_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5117,7 +5201,7 @@ func (x *RegisterClientRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterClientRequest.ProtoReflect.Descriptor instead.
 func (*RegisterClientRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{64}
+	return file_coven_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RegisterClientRequest) GetDisplayName() string {
@@ -5146,7 +5230,7 @@ type RegisterClientResponse struct {
 
 func (x *RegisterClientResponse) Reset() {
 	*x = RegisterClientResponse{}
-	mi := &file_coven_proto_msgTypes[65]
+	mi := &file_coven_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5158,7 +5242,7 @@ func (x *RegisterClientResponse) String() string {
 func (*RegisterClientResponse) ProtoMessage() {}
 
 func (x *RegisterClientResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[65]
+	mi := &file_coven_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5171,7 +5255,7 @@ func (x *RegisterClientResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterClientResponse.ProtoReflect.Descriptor instead.
 func (*RegisterClientResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{65}
+	return file_coven_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RegisterClientResponse) GetPrincipalId() string {
@@ -5209,7 +5293,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_coven_proto_msgTypes[66]
+	mi := &file_coven_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5221,7 +5305,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[66]
+	mi := &file_coven_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5234,7 +5318,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{66}
+	return file_coven_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Binding) GetId() string {
@@ -5297,7 +5381,7 @@ type ListBindingsRequest struct {
 
 func (x *ListBindingsRequest) Reset() {
 	*x = ListBindingsRequest{}
-	mi := &file_coven_proto_msgTypes[67]
+	mi := &file_coven_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5309,7 +5393,7 @@ func (x *ListBindingsRequest) String() string {
 func (*ListBindingsRequest) ProtoMessage() {}
 
 func (x *ListBindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[67]
+	mi := &file_coven_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5322,7 +5406,7 @@ func (x *ListBindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListBindingsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{67}
+	return file_coven_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListBindingsRequest) GetFrontend() string {
@@ -5349,7 +5433,7 @@ type ListBindingsResponse struct {
 
 func (x *ListBindingsResponse) Reset() {
 	*x = ListBindingsResponse{}
-	mi := &file_coven_proto_msgTypes[68]
+	mi := &file_coven_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5361,7 +5445,7 @@ func (x *ListBindingsResponse) String() string {
 func (*ListBindingsResponse) ProtoMessage() {}
 
 func (x *ListBindingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[68]
+	mi := &file_coven_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5374,7 +5458,7 @@ func (x *ListBindingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBindingsResponse.ProtoReflect.Descriptor instead.
 func (*ListBindingsResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{68}
+	return file_coven_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListBindingsResponse) GetBindings() []*Binding {
@@ -5398,7 +5482,7 @@ type CreateBindingRequest struct {
 
 func (x *CreateBindingRequest) Reset() {
 	*x = CreateBindingRequest{}
-	mi := &file_coven_proto_msgTypes[69]
+	mi := &file_coven_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5410,7 +5494,7 @@ func (x *CreateBindingRequest) String() string {
 func (*CreateBindingRequest) ProtoMessage() {}
 
 func (x *CreateBindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[69]
+	mi := &file_coven_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5423,7 +5507,7 @@ func (x *CreateBindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBindingRequest.ProtoReflect.Descriptor instead.
 func (*CreateBindingRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{69}
+	return file_coven_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *CreateBindingRequest) GetFrontend() string {
@@ -5467,7 +5551,7 @@ type UpdateBindingRequest struct {
 
 func (x *UpdateBindingRequest) Reset() {
 	*x = UpdateBindingRequest{}
-	mi := &file_coven_proto_msgTypes[70]
+	mi := &file_coven_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5479,7 +5563,7 @@ func (x *UpdateBindingRequest) String() string {
 func (*UpdateBindingRequest) ProtoMessage() {}
 
 func (x *UpdateBindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[70]
+	mi := &file_coven_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5492,7 +5576,7 @@ func (x *UpdateBindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateBindingRequest.ProtoReflect.Descriptor instead.
 func (*UpdateBindingRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{70}
+	return file_coven_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *UpdateBindingRequest) GetId() string {
@@ -5526,7 +5610,7 @@ type DeleteBindingRequest struct {
 
 func (x *DeleteBindingRequest) Reset() {
 	*x = DeleteBindingRequest{}
-	mi := &file_coven_proto_msgTypes[71]
+	mi := &file_coven_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5538,7 +5622,7 @@ func (x *DeleteBindingRequest) String() string {
 func (*DeleteBindingRequest) ProtoMessage() {}
 
 func (x *DeleteBindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[71]
+	mi := &file_coven_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5551,7 +5635,7 @@ func (x *DeleteBindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteBindingRequest.ProtoReflect.Descriptor instead.
 func (*DeleteBindingRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{71}
+	return file_coven_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DeleteBindingRequest) GetId() string {
@@ -5570,7 +5654,7 @@ type DeleteBindingResponse struct {
 
 func (x *DeleteBindingResponse) Reset() {
 	*x = DeleteBindingResponse{}
-	mi := &file_coven_proto_msgTypes[72]
+	mi := &file_coven_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5582,7 +5666,7 @@ func (x *DeleteBindingResponse) String() string {
 func (*DeleteBindingResponse) ProtoMessage() {}
 
 func (x *DeleteBindingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[72]
+	mi := &file_coven_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5595,7 +5679,7 @@ func (x *DeleteBindingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteBindingResponse.ProtoReflect.Descriptor instead.
 func (*DeleteBindingResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{72}
+	return file_coven_proto_rawDescGZIP(), []int{73}
 }
 
 // CreateTokenRequest asks for a bearer token.
@@ -5611,7 +5695,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_coven_proto_msgTypes[73]
+	mi := &file_coven_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5623,7 +5707,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[73]
+	mi := &file_coven_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5636,7 +5720,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{73}
+	return file_coven_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *CreateTokenRequest) GetPrincipalId() string {
@@ -5665,7 +5749,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_coven_proto_msgTypes[74]
+	mi := &file_coven_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5677,7 +5761,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[74]
+	mi := &file_coven_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5690,7 +5774,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{74}
+	return file_coven_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -5727,7 +5811,7 @@ type Principal struct {
 
 func (x *Principal) Reset() {
 	*x = Principal{}
-	mi := &file_coven_proto_msgTypes[75]
+	mi := &file_coven_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5739,7 +5823,7 @@ func (x *Principal) String() string {
 func (*Principal) ProtoMessage() {}
 
 func (x *Principal) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[75]
+	mi := &file_coven_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5752,7 +5836,7 @@ func (x *Principal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Principal.ProtoReflect.Descriptor instead.
 func (*Principal) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{75}
+	return file_coven_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Principal) GetId() string {
@@ -5815,7 +5899,7 @@ type ListPrincipalsRequest struct {
 
 func (x *ListPrincipalsRequest) Reset() {
 	*x = ListPrincipalsRequest{}
-	mi := &file_coven_proto_msgTypes[76]
+	mi := &file_coven_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5827,7 +5911,7 @@ func (x *ListPrincipalsRequest) String() string {
 func (*ListPrincipalsRequest) ProtoMessage() {}
 
 func (x *ListPrincipalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[76]
+	mi := &file_coven_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5840,7 +5924,7 @@ func (x *ListPrincipalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPrincipalsRequest.ProtoReflect.Descriptor instead.
 func (*ListPrincipalsRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{76}
+	return file_coven_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListPrincipalsRequest) GetType() string {
@@ -5867,7 +5951,7 @@ type ListPrincipalsResponse struct {
 
 func (x *ListPrincipalsResponse) Reset() {
 	*x = ListPrincipalsResponse{}
-	mi := &file_coven_proto_msgTypes[77]
+	mi := &file_coven_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5879,7 +5963,7 @@ func (x *ListPrincipalsResponse) String() string {
 func (*ListPrincipalsResponse) ProtoMessage() {}
 
 func (x *ListPrincipalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[77]
+	mi := &file_coven_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5892,7 +5976,7 @@ func (x *ListPrincipalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPrincipalsResponse.ProtoReflect.Descriptor instead.
 func (*ListPrincipalsResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{77}
+	return file_coven_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListPrincipalsResponse) GetPrincipals() []*Principal {
@@ -5919,7 +6003,7 @@ type CreatePrincipalRequest struct {
 
 func (x *CreatePrincipalRequest) Reset() {
 	*x = CreatePrincipalRequest{}
-	mi := &file_coven_proto_msgTypes[78]
+	mi := &file_coven_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5931,7 +6015,7 @@ func (x *CreatePrincipalRequest) String() string {
 func (*CreatePrincipalRequest) ProtoMessage() {}
 
 func (x *CreatePrincipalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[78]
+	mi := &file_coven_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5944,7 +6028,7 @@ func (x *CreatePrincipalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePrincipalRequest.ProtoReflect.Descriptor instead.
 func (*CreatePrincipalRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{78}
+	return file_coven_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *CreatePrincipalRequest) GetType() string {
@@ -5992,7 +6076,7 @@ type DeletePrincipalRequest struct {
 
 func (x *DeletePrincipalRequest) Reset() {
 	*x = DeletePrincipalRequest{}
-	mi := &file_coven_proto_msgTypes[79]
+	mi := &file_coven_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6004,7 +6088,7 @@ func (x *DeletePrincipalRequest) String() string {
 func (*DeletePrincipalRequest) ProtoMessage() {}
 
 func (x *DeletePrincipalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[79]
+	mi := &file_coven_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6017,7 +6101,7 @@ func (x *DeletePrincipalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePrincipalRequest.ProtoReflect.Descriptor instead.
 func (*DeletePrincipalRequest) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{79}
+	return file_coven_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *DeletePrincipalRequest) GetId() string {
@@ -6036,7 +6120,7 @@ type DeletePrincipalResponse struct {
 
 func (x *DeletePrincipalResponse) Reset() {
 	*x = DeletePrincipalResponse{}
-	mi := &file_coven_proto_msgTypes[80]
+	mi := &file_coven_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6048,7 +6132,7 @@ func (x *DeletePrincipalResponse) String() string {
 func (*DeletePrincipalResponse) ProtoMessage() {}
 
 func (x *DeletePrincipalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coven_proto_msgTypes[80]
+	mi := &file_coven_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6061,7 +6145,7 @@ func (x *DeletePrincipalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePrincipalResponse.ProtoReflect.Descriptor instead.
 func (*DeletePrincipalResponse) Descriptor() ([]byte, []int) {
-	return file_coven_proto_rawDescGZIP(), []int{80}
+	return file_coven_proto_rawDescGZIP(), []int{81}
 }
 
 var File_coven_proto protoreflect.FileDescriptor
@@ -6079,7 +6163,7 @@ const file_coven_proto_rawDesc = "" +
 	"\n" +
 	"tool_state\x18e \x01(\v2\x15.coven.AgentToolStateH\x00R\ttoolState\x125\n" +
 	"\tcancelled\x18f \x01(\v2\x15.coven.AgentCancelledH\x00R\tcancelledB\t\n" +
-	"\apayload\"\xfd\x04\n" +
+	"\apayload\"\xb6\x05\n" +
 	"\rServerMessage\x12*\n" +
 	"\awelcome\x18\x01 \x01(\v2\x0e.coven.WelcomeH\x00R\awelcome\x127\n" +
 	"\fsend_message\x18\x02 \x01(\v2\x12.coven.SendMessageH\x00R\vsendMessage\x12-\n" +
@@ -6091,15 +6175,21 @@ const file_coven_proto_rawDesc = "" +
 	"\x10pack_tool_result\x18\b \x01(\v2\x15.coven.PackToolResultH\x00R\x0epackToolResult\x12G\n" +
 	"\x11execute_pack_tool\x18d \x01(\v2\x19.coven.ExecuteToolRequestH\x00R\x0fexecutePackTool\x124\n" +
 	"\vtool_update\x18n \x01(\v2\x11.coven.ToolUpdateH\x00R\n" +
-	"toolUpdateB\t\n" +
-	"\apayload\"\xee\x01\n" +
+	"toolUpdate\x127\n" +
+	"\fresponse_ack\x18o \x01(\v2\x12.coven.ResponseAckH\x00R\vresponseAckB\t\n" +
+	"\apayload\"H\n" +
+	"\vResponseAck\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1a\n" +
+	"\breceived\x18\x02 \x01(\x04R\breceived\"\x93\x02\n" +
 	"\rRegisterAgent\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\"\n" +
 	"\fcapabilities\x18\x03 \x03(\tR\fcapabilities\x120\n" +
 	"\bmetadata\x18\x04 \x01(\v2\x14.coven.AgentMetadataR\bmetadata\x12+\n" +
 	"\x11protocol_features\x18\x05 \x03(\tR\x10protocolFeatures\x12+\n" +
-	"\x05tools\x18d \x03(\v2\x15.coven.ToolDefinitionR\x05tools\"\xc4\x01\n" +
+	"\x05tools\x18d \x03(\v2\x15.coven.ToolDefinitionR\x05tools\x12#\n" +
+	"\ropen_requests\x18e \x03(\tR\fopenRequests\"\xc4\x01\n" +
 	"\rAgentMetadata\x12+\n" +
 	"\x11working_directory\x18\x01 \x01(\tR\x10workingDirectory\x12 \n" +
 	"\x03git\x18\x02 \x01(\v2\x0e.coven.GitInfoR\x03git\x12\x1a\n" +
@@ -6592,201 +6682,203 @@ func file_coven_proto_rawDescGZIP() []byte {
 }
 
 var file_coven_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_coven_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_coven_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
 var file_coven_proto_goTypes = []any{
 	(InjectionPriority)(0),            // 0: coven.InjectionPriority
 	(ToolState)(0),                    // 1: coven.ToolState
 	(*AgentMessage)(nil),              // 2: coven.AgentMessage
 	(*ServerMessage)(nil),             // 3: coven.ServerMessage
-	(*RegisterAgent)(nil),             // 4: coven.RegisterAgent
-	(*AgentMetadata)(nil),             // 5: coven.AgentMetadata
-	(*GitInfo)(nil),                   // 6: coven.GitInfo
-	(*Welcome)(nil),                   // 7: coven.Welcome
-	(*OpenRequest)(nil),               // 8: coven.OpenRequest
-	(*RegistrationError)(nil),         // 9: coven.RegistrationError
-	(*Shutdown)(nil),                  // 10: coven.Shutdown
-	(*Heartbeat)(nil),                 // 11: coven.Heartbeat
-	(*SendMessage)(nil),               // 12: coven.SendMessage
-	(*FileAttachment)(nil),            // 13: coven.FileAttachment
-	(*CancelRequest)(nil),             // 14: coven.CancelRequest
-	(*InjectContext)(nil),             // 15: coven.InjectContext
-	(*InjectionAck)(nil),              // 16: coven.InjectionAck
-	(*MessageResponse)(nil),           // 17: coven.MessageResponse
-	(*ToolUse)(nil),                   // 18: coven.ToolUse
-	(*ToolResult)(nil),                // 19: coven.ToolResult
-	(*ToolStateUpdate)(nil),           // 20: coven.ToolStateUpdate
-	(*ToolApprovalRequest)(nil),       // 21: coven.ToolApprovalRequest
-	(*ToolApprovalResponse)(nil),      // 22: coven.ToolApprovalResponse
-	(*Done)(nil),                      // 23: coven.Done
-	(*Cancelled)(nil),                 // 24: coven.Cancelled
-	(*FileData)(nil),                  // 25: coven.FileData
-	(*TokenUsage)(nil),                // 26: coven.TokenUsage
-	(*SessionInit)(nil),               // 27: coven.SessionInit
-	(*SessionOrphaned)(nil),           // 28: coven.SessionOrphaned
-	(*AgentToolState)(nil),            // 29: coven.AgentToolState
-	(*AgentCancelled)(nil),            // 30: coven.AgentCancelled
-	(*ToolDefinition)(nil),            // 31: coven.ToolDefinition
-	(*PackManifest)(nil),              // 32: coven.PackManifest
-	(*PackWelcome)(nil),               // 33: coven.PackWelcome
-	(*AvailableTools)(nil),            // 34: coven.AvailableTools
-	(*ToolUpdate)(nil),                // 35: coven.ToolUpdate
-	(*ExecuteToolRequest)(nil),        // 36: coven.ExecuteToolRequest
-	(*ExecuteToolResponse)(nil),       // 37: coven.ExecuteToolResponse
-	(*ExecutePackTool)(nil),           // 38: coven.ExecutePackTool
-	(*PackToolResult)(nil),            // 39: coven.PackToolResult
-	(*Event)(nil),                     // 40: coven.Event
-	(*GetEventsRequest)(nil),          // 41: coven.GetEventsRequest
-	(*GetEventsResponse)(nil),         // 42: coven.GetEventsResponse
-	(*MeResponse)(nil),                // 43: coven.MeResponse
-	(*ClientSendMessageRequest)(nil),  // 44: coven.ClientSendMessageRequest
-	(*ClientSendMessageResponse)(nil), // 45: coven.ClientSendMessageResponse
-	(*StreamEventsRequest)(nil),       // 46: coven.StreamEventsRequest
-	(*ClientStreamEvent)(nil),         // 47: coven.ClientStreamEvent
-	(*TextChunk)(nil),                 // 48: coven.TextChunk
-	(*ThinkingChunk)(nil),             // 49: coven.ThinkingChunk
-	(*StreamDone)(nil),                // 50: coven.StreamDone
-	(*StreamError)(nil),               // 51: coven.StreamError
-	(*ClientToolApprovalRequest)(nil), // 52: coven.ClientToolApprovalRequest
-	(*CancelTurnRequest)(nil),         // 53: coven.CancelTurnRequest
-	(*CancelTurnResponse)(nil),        // 54: coven.CancelTurnResponse
-	(*ApproveToolRequest)(nil),        // 55: coven.ApproveToolRequest
-	(*ApproveToolResponse)(nil),       // 56: coven.ApproveToolResponse
-	(*UserQuestionRequest)(nil),       // 57: coven.UserQuestionRequest
-	(*QuestionOption)(nil),            // 58: coven.QuestionOption
-	(*AnswerQuestionRequest)(nil),     // 59: coven.AnswerQuestionRequest
-	(*AnswerQuestionResponse)(nil),    // 60: coven.AnswerQuestionResponse
-	(*ListAgentsRequest)(nil),         // 61: coven.ListAgentsRequest
-	(*ListAgentsResponse)(nil),        // 62: coven.ListAgentsResponse
-	(*AgentInfo)(nil),                 // 63: coven.AgentInfo
-	(*RegisterAgentRequest)(nil),      // 64: coven.RegisterAgentRequest
-	(*RegisterAgentResponse)(nil),     // 65: coven.RegisterAgentResponse
-	(*RegisterClientRequest)(nil),     // 66: coven.RegisterClientRequest
-	(*RegisterClientResponse)(nil),    // 67: coven.RegisterClientResponse
-	(*Binding)(nil),                   // 68: coven.Binding
-	(*ListBindingsRequest)(nil),       // 69: coven.ListBindingsRequest
-	(*ListBindingsResponse)(nil),      // 70: coven.ListBindingsResponse
-	(*CreateBindingRequest)(nil),      // 71: coven.CreateBindingRequest
-	(*UpdateBindingRequest)(nil),      // 72: coven.UpdateBindingRequest
-	(*DeleteBindingRequest)(nil),      // 73: coven.DeleteBindingRequest
-	(*DeleteBindingResponse)(nil),     // 74: coven.DeleteBindingResponse
-	(*CreateTokenRequest)(nil),        // 75: coven.CreateTokenRequest
-	(*CreateTokenResponse)(nil),       // 76: coven.CreateTokenResponse
-	(*Principal)(nil),                 // 77: coven.Principal
-	(*ListPrincipalsRequest)(nil),     // 78: coven.ListPrincipalsRequest
-	(*ListPrincipalsResponse)(nil),    // 79: coven.ListPrincipalsResponse
-	(*CreatePrincipalRequest)(nil),    // 80: coven.CreatePrincipalRequest
-	(*DeletePrincipalRequest)(nil),    // 81: coven.DeletePrincipalRequest
-	(*DeletePrincipalResponse)(nil),   // 82: coven.DeletePrincipalResponse
-	nil,                               // 83: coven.Welcome.SecretsEntry
-	(*emptypb.Empty)(nil),             // 84: google.protobuf.Empty
+	(*ResponseAck)(nil),               // 4: coven.ResponseAck
+	(*RegisterAgent)(nil),             // 5: coven.RegisterAgent
+	(*AgentMetadata)(nil),             // 6: coven.AgentMetadata
+	(*GitInfo)(nil),                   // 7: coven.GitInfo
+	(*Welcome)(nil),                   // 8: coven.Welcome
+	(*OpenRequest)(nil),               // 9: coven.OpenRequest
+	(*RegistrationError)(nil),         // 10: coven.RegistrationError
+	(*Shutdown)(nil),                  // 11: coven.Shutdown
+	(*Heartbeat)(nil),                 // 12: coven.Heartbeat
+	(*SendMessage)(nil),               // 13: coven.SendMessage
+	(*FileAttachment)(nil),            // 14: coven.FileAttachment
+	(*CancelRequest)(nil),             // 15: coven.CancelRequest
+	(*InjectContext)(nil),             // 16: coven.InjectContext
+	(*InjectionAck)(nil),              // 17: coven.InjectionAck
+	(*MessageResponse)(nil),           // 18: coven.MessageResponse
+	(*ToolUse)(nil),                   // 19: coven.ToolUse
+	(*ToolResult)(nil),                // 20: coven.ToolResult
+	(*ToolStateUpdate)(nil),           // 21: coven.ToolStateUpdate
+	(*ToolApprovalRequest)(nil),       // 22: coven.ToolApprovalRequest
+	(*ToolApprovalResponse)(nil),      // 23: coven.ToolApprovalResponse
+	(*Done)(nil),                      // 24: coven.Done
+	(*Cancelled)(nil),                 // 25: coven.Cancelled
+	(*FileData)(nil),                  // 26: coven.FileData
+	(*TokenUsage)(nil),                // 27: coven.TokenUsage
+	(*SessionInit)(nil),               // 28: coven.SessionInit
+	(*SessionOrphaned)(nil),           // 29: coven.SessionOrphaned
+	(*AgentToolState)(nil),            // 30: coven.AgentToolState
+	(*AgentCancelled)(nil),            // 31: coven.AgentCancelled
+	(*ToolDefinition)(nil),            // 32: coven.ToolDefinition
+	(*PackManifest)(nil),              // 33: coven.PackManifest
+	(*PackWelcome)(nil),               // 34: coven.PackWelcome
+	(*AvailableTools)(nil),            // 35: coven.AvailableTools
+	(*ToolUpdate)(nil),                // 36: coven.ToolUpdate
+	(*ExecuteToolRequest)(nil),        // 37: coven.ExecuteToolRequest
+	(*ExecuteToolResponse)(nil),       // 38: coven.ExecuteToolResponse
+	(*ExecutePackTool)(nil),           // 39: coven.ExecutePackTool
+	(*PackToolResult)(nil),            // 40: coven.PackToolResult
+	(*Event)(nil),                     // 41: coven.Event
+	(*GetEventsRequest)(nil),          // 42: coven.GetEventsRequest
+	(*GetEventsResponse)(nil),         // 43: coven.GetEventsResponse
+	(*MeResponse)(nil),                // 44: coven.MeResponse
+	(*ClientSendMessageRequest)(nil),  // 45: coven.ClientSendMessageRequest
+	(*ClientSendMessageResponse)(nil), // 46: coven.ClientSendMessageResponse
+	(*StreamEventsRequest)(nil),       // 47: coven.StreamEventsRequest
+	(*ClientStreamEvent)(nil),         // 48: coven.ClientStreamEvent
+	(*TextChunk)(nil),                 // 49: coven.TextChunk
+	(*ThinkingChunk)(nil),             // 50: coven.ThinkingChunk
+	(*StreamDone)(nil),                // 51: coven.StreamDone
+	(*StreamError)(nil),               // 52: coven.StreamError
+	(*ClientToolApprovalRequest)(nil), // 53: coven.ClientToolApprovalRequest
+	(*CancelTurnRequest)(nil),         // 54: coven.CancelTurnRequest
+	(*CancelTurnResponse)(nil),        // 55: coven.CancelTurnResponse
+	(*ApproveToolRequest)(nil),        // 56: coven.ApproveToolRequest
+	(*ApproveToolResponse)(nil),       // 57: coven.ApproveToolResponse
+	(*UserQuestionRequest)(nil),       // 58: coven.UserQuestionRequest
+	(*QuestionOption)(nil),            // 59: coven.QuestionOption
+	(*AnswerQuestionRequest)(nil),     // 60: coven.AnswerQuestionRequest
+	(*AnswerQuestionResponse)(nil),    // 61: coven.AnswerQuestionResponse
+	(*ListAgentsRequest)(nil),         // 62: coven.ListAgentsRequest
+	(*ListAgentsResponse)(nil),        // 63: coven.ListAgentsResponse
+	(*AgentInfo)(nil),                 // 64: coven.AgentInfo
+	(*RegisterAgentRequest)(nil),      // 65: coven.RegisterAgentRequest
+	(*RegisterAgentResponse)(nil),     // 66: coven.RegisterAgentResponse
+	(*RegisterClientRequest)(nil),     // 67: coven.RegisterClientRequest
+	(*RegisterClientResponse)(nil),    // 68: coven.RegisterClientResponse
+	(*Binding)(nil),                   // 69: coven.Binding
+	(*ListBindingsRequest)(nil),       // 70: coven.ListBindingsRequest
+	(*ListBindingsResponse)(nil),      // 71: coven.ListBindingsResponse
+	(*CreateBindingRequest)(nil),      // 72: coven.CreateBindingRequest
+	(*UpdateBindingRequest)(nil),      // 73: coven.UpdateBindingRequest
+	(*DeleteBindingRequest)(nil),      // 74: coven.DeleteBindingRequest
+	(*DeleteBindingResponse)(nil),     // 75: coven.DeleteBindingResponse
+	(*CreateTokenRequest)(nil),        // 76: coven.CreateTokenRequest
+	(*CreateTokenResponse)(nil),       // 77: coven.CreateTokenResponse
+	(*Principal)(nil),                 // 78: coven.Principal
+	(*ListPrincipalsRequest)(nil),     // 79: coven.ListPrincipalsRequest
+	(*ListPrincipalsResponse)(nil),    // 80: coven.ListPrincipalsResponse
+	(*CreatePrincipalRequest)(nil),    // 81: coven.CreatePrincipalRequest
+	(*DeletePrincipalRequest)(nil),    // 82: coven.DeletePrincipalRequest
+	(*DeletePrincipalResponse)(nil),   // 83: coven.DeletePrincipalResponse
+	nil,                               // 84: coven.Welcome.SecretsEntry
+	(*emptypb.Empty)(nil),             // 85: google.protobuf.Empty
 }
 var file_coven_proto_depIdxs = []int32{
-	4,  // 0: coven.AgentMessage.register:type_name -> coven.RegisterAgent
-	17, // 1: coven.AgentMessage.response:type_name -> coven.MessageResponse
-	11, // 2: coven.AgentMessage.heartbeat:type_name -> coven.Heartbeat
-	16, // 3: coven.AgentMessage.injection_ack:type_name -> coven.InjectionAck
-	38, // 4: coven.AgentMessage.execute_pack_tool:type_name -> coven.ExecutePackTool
-	37, // 5: coven.AgentMessage.pack_tool_result:type_name -> coven.ExecuteToolResponse
-	29, // 6: coven.AgentMessage.tool_state:type_name -> coven.AgentToolState
-	30, // 7: coven.AgentMessage.cancelled:type_name -> coven.AgentCancelled
-	7,  // 8: coven.ServerMessage.welcome:type_name -> coven.Welcome
-	12, // 9: coven.ServerMessage.send_message:type_name -> coven.SendMessage
-	10, // 10: coven.ServerMessage.shutdown:type_name -> coven.Shutdown
-	22, // 11: coven.ServerMessage.tool_approval:type_name -> coven.ToolApprovalResponse
-	9,  // 12: coven.ServerMessage.registration_error:type_name -> coven.RegistrationError
-	15, // 13: coven.ServerMessage.inject_context:type_name -> coven.InjectContext
-	14, // 14: coven.ServerMessage.cancel_request:type_name -> coven.CancelRequest
-	39, // 15: coven.ServerMessage.pack_tool_result:type_name -> coven.PackToolResult
-	36, // 16: coven.ServerMessage.execute_pack_tool:type_name -> coven.ExecuteToolRequest
-	35, // 17: coven.ServerMessage.tool_update:type_name -> coven.ToolUpdate
-	5,  // 18: coven.RegisterAgent.metadata:type_name -> coven.AgentMetadata
-	31, // 19: coven.RegisterAgent.tools:type_name -> coven.ToolDefinition
-	6,  // 20: coven.AgentMetadata.git:type_name -> coven.GitInfo
-	31, // 21: coven.Welcome.available_tools:type_name -> coven.ToolDefinition
-	83, // 22: coven.Welcome.secrets:type_name -> coven.Welcome.SecretsEntry
-	8,  // 23: coven.Welcome.open_requests:type_name -> coven.OpenRequest
-	13, // 24: coven.SendMessage.attachments:type_name -> coven.FileAttachment
-	0,  // 25: coven.InjectContext.priority:type_name -> coven.InjectionPriority
-	18, // 26: coven.MessageResponse.tool_use:type_name -> coven.ToolUse
-	19, // 27: coven.MessageResponse.tool_result:type_name -> coven.ToolResult
-	23, // 28: coven.MessageResponse.done:type_name -> coven.Done
-	25, // 29: coven.MessageResponse.file:type_name -> coven.FileData
-	21, // 30: coven.MessageResponse.tool_approval_request:type_name -> coven.ToolApprovalRequest
-	27, // 31: coven.MessageResponse.session_init:type_name -> coven.SessionInit
-	28, // 32: coven.MessageResponse.session_orphaned:type_name -> coven.SessionOrphaned
-	26, // 33: coven.MessageResponse.usage:type_name -> coven.TokenUsage
-	20, // 34: coven.MessageResponse.tool_state:type_name -> coven.ToolStateUpdate
-	24, // 35: coven.MessageResponse.cancelled:type_name -> coven.Cancelled
-	1,  // 36: coven.ToolStateUpdate.state:type_name -> coven.ToolState
-	20, // 37: coven.AgentToolState.update:type_name -> coven.ToolStateUpdate
-	31, // 38: coven.PackManifest.tools:type_name -> coven.ToolDefinition
-	31, // 39: coven.AvailableTools.tools:type_name -> coven.ToolDefinition
-	31, // 40: coven.ToolUpdate.tools:type_name -> coven.ToolDefinition
-	40, // 41: coven.GetEventsResponse.events:type_name -> coven.Event
-	13, // 42: coven.ClientSendMessageRequest.attachments:type_name -> coven.FileAttachment
-	48, // 43: coven.ClientStreamEvent.text:type_name -> coven.TextChunk
-	49, // 44: coven.ClientStreamEvent.thinking:type_name -> coven.ThinkingChunk
-	18, // 45: coven.ClientStreamEvent.tool_use:type_name -> coven.ToolUse
-	19, // 46: coven.ClientStreamEvent.tool_result:type_name -> coven.ToolResult
-	20, // 47: coven.ClientStreamEvent.tool_state:type_name -> coven.ToolStateUpdate
-	26, // 48: coven.ClientStreamEvent.usage:type_name -> coven.TokenUsage
-	50, // 49: coven.ClientStreamEvent.done:type_name -> coven.StreamDone
-	51, // 50: coven.ClientStreamEvent.error:type_name -> coven.StreamError
-	40, // 51: coven.ClientStreamEvent.event:type_name -> coven.Event
-	52, // 52: coven.ClientStreamEvent.tool_approval:type_name -> coven.ClientToolApprovalRequest
-	57, // 53: coven.ClientStreamEvent.user_question:type_name -> coven.UserQuestionRequest
-	58, // 54: coven.UserQuestionRequest.options:type_name -> coven.QuestionOption
-	63, // 55: coven.ListAgentsResponse.agents:type_name -> coven.AgentInfo
-	5,  // 56: coven.AgentInfo.metadata:type_name -> coven.AgentMetadata
-	68, // 57: coven.ListBindingsResponse.bindings:type_name -> coven.Binding
-	77, // 58: coven.ListPrincipalsResponse.principals:type_name -> coven.Principal
-	2,  // 59: coven.CovenControl.AgentStream:input_type -> coven.AgentMessage
-	32, // 60: coven.PackService.Register:input_type -> coven.PackManifest
-	37, // 61: coven.PackService.ToolResult:input_type -> coven.ExecuteToolResponse
-	41, // 62: coven.ClientService.GetEvents:input_type -> coven.GetEventsRequest
-	84, // 63: coven.ClientService.GetMe:input_type -> google.protobuf.Empty
-	44, // 64: coven.ClientService.SendMessage:input_type -> coven.ClientSendMessageRequest
-	46, // 65: coven.ClientService.StreamEvents:input_type -> coven.StreamEventsRequest
-	61, // 66: coven.ClientService.ListAgents:input_type -> coven.ListAgentsRequest
-	64, // 67: coven.ClientService.RegisterAgent:input_type -> coven.RegisterAgentRequest
-	66, // 68: coven.ClientService.RegisterClient:input_type -> coven.RegisterClientRequest
-	55, // 69: coven.ClientService.ApproveTool:input_type -> coven.ApproveToolRequest
-	59, // 70: coven.ClientService.AnswerQuestion:input_type -> coven.AnswerQuestionRequest
-	53, // 71: coven.ClientService.CancelTurn:input_type -> coven.CancelTurnRequest
-	69, // 72: coven.AdminService.ListBindings:input_type -> coven.ListBindingsRequest
-	71, // 73: coven.AdminService.CreateBinding:input_type -> coven.CreateBindingRequest
-	72, // 74: coven.AdminService.UpdateBinding:input_type -> coven.UpdateBindingRequest
-	73, // 75: coven.AdminService.DeleteBinding:input_type -> coven.DeleteBindingRequest
-	75, // 76: coven.AdminService.CreateToken:input_type -> coven.CreateTokenRequest
-	78, // 77: coven.AdminService.ListPrincipals:input_type -> coven.ListPrincipalsRequest
-	80, // 78: coven.AdminService.CreatePrincipal:input_type -> coven.CreatePrincipalRequest
-	81, // 79: coven.AdminService.DeletePrincipal:input_type -> coven.DeletePrincipalRequest
-	3,  // 80: coven.CovenControl.AgentStream:output_type -> coven.ServerMessage
-	36, // 81: coven.PackService.Register:output_type -> coven.ExecuteToolRequest
-	84, // 82: coven.PackService.ToolResult:output_type -> google.protobuf.Empty
-	42, // 83: coven.ClientService.GetEvents:output_type -> coven.GetEventsResponse
-	43, // 84: coven.ClientService.GetMe:output_type -> coven.MeResponse
-	45, // 85: coven.ClientService.SendMessage:output_type -> coven.ClientSendMessageResponse
-	47, // 86: coven.ClientService.StreamEvents:output_type -> coven.ClientStreamEvent
-	62, // 87: coven.ClientService.ListAgents:output_type -> coven.ListAgentsResponse
-	65, // 88: coven.ClientService.RegisterAgent:output_type -> coven.RegisterAgentResponse
-	67, // 89: coven.ClientService.RegisterClient:output_type -> coven.RegisterClientResponse
-	56, // 90: coven.ClientService.ApproveTool:output_type -> coven.ApproveToolResponse
-	60, // 91: coven.ClientService.AnswerQuestion:output_type -> coven.AnswerQuestionResponse
-	54, // 92: coven.ClientService.CancelTurn:output_type -> coven.CancelTurnResponse
-	70, // 93: coven.AdminService.ListBindings:output_type -> coven.ListBindingsResponse
-	68, // 94: coven.AdminService.CreateBinding:output_type -> coven.Binding
-	68, // 95: coven.AdminService.UpdateBinding:output_type -> coven.Binding
-	74, // 96: coven.AdminService.DeleteBinding:output_type -> coven.DeleteBindingResponse
-	76, // 97: coven.AdminService.CreateToken:output_type -> coven.CreateTokenResponse
-	79, // 98: coven.AdminService.ListPrincipals:output_type -> coven.ListPrincipalsResponse
-	77, // 99: coven.AdminService.CreatePrincipal:output_type -> coven.Principal
-	82, // 100: coven.AdminService.DeletePrincipal:output_type -> coven.DeletePrincipalResponse
-	80, // [80:101] is the sub-list for method output_type
-	59, // [59:80] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	5,  // 0: coven.AgentMessage.register:type_name -> coven.RegisterAgent
+	18, // 1: coven.AgentMessage.response:type_name -> coven.MessageResponse
+	12, // 2: coven.AgentMessage.heartbeat:type_name -> coven.Heartbeat
+	17, // 3: coven.AgentMessage.injection_ack:type_name -> coven.InjectionAck
+	39, // 4: coven.AgentMessage.execute_pack_tool:type_name -> coven.ExecutePackTool
+	38, // 5: coven.AgentMessage.pack_tool_result:type_name -> coven.ExecuteToolResponse
+	30, // 6: coven.AgentMessage.tool_state:type_name -> coven.AgentToolState
+	31, // 7: coven.AgentMessage.cancelled:type_name -> coven.AgentCancelled
+	8,  // 8: coven.ServerMessage.welcome:type_name -> coven.Welcome
+	13, // 9: coven.ServerMessage.send_message:type_name -> coven.SendMessage
+	11, // 10: coven.ServerMessage.shutdown:type_name -> coven.Shutdown
+	23, // 11: coven.ServerMessage.tool_approval:type_name -> coven.ToolApprovalResponse
+	10, // 12: coven.ServerMessage.registration_error:type_name -> coven.RegistrationError
+	16, // 13: coven.ServerMessage.inject_context:type_name -> coven.InjectContext
+	15, // 14: coven.ServerMessage.cancel_request:type_name -> coven.CancelRequest
+	40, // 15: coven.ServerMessage.pack_tool_result:type_name -> coven.PackToolResult
+	37, // 16: coven.ServerMessage.execute_pack_tool:type_name -> coven.ExecuteToolRequest
+	36, // 17: coven.ServerMessage.tool_update:type_name -> coven.ToolUpdate
+	4,  // 18: coven.ServerMessage.response_ack:type_name -> coven.ResponseAck
+	6,  // 19: coven.RegisterAgent.metadata:type_name -> coven.AgentMetadata
+	32, // 20: coven.RegisterAgent.tools:type_name -> coven.ToolDefinition
+	7,  // 21: coven.AgentMetadata.git:type_name -> coven.GitInfo
+	32, // 22: coven.Welcome.available_tools:type_name -> coven.ToolDefinition
+	84, // 23: coven.Welcome.secrets:type_name -> coven.Welcome.SecretsEntry
+	9,  // 24: coven.Welcome.open_requests:type_name -> coven.OpenRequest
+	14, // 25: coven.SendMessage.attachments:type_name -> coven.FileAttachment
+	0,  // 26: coven.InjectContext.priority:type_name -> coven.InjectionPriority
+	19, // 27: coven.MessageResponse.tool_use:type_name -> coven.ToolUse
+	20, // 28: coven.MessageResponse.tool_result:type_name -> coven.ToolResult
+	24, // 29: coven.MessageResponse.done:type_name -> coven.Done
+	26, // 30: coven.MessageResponse.file:type_name -> coven.FileData
+	22, // 31: coven.MessageResponse.tool_approval_request:type_name -> coven.ToolApprovalRequest
+	28, // 32: coven.MessageResponse.session_init:type_name -> coven.SessionInit
+	29, // 33: coven.MessageResponse.session_orphaned:type_name -> coven.SessionOrphaned
+	27, // 34: coven.MessageResponse.usage:type_name -> coven.TokenUsage
+	21, // 35: coven.MessageResponse.tool_state:type_name -> coven.ToolStateUpdate
+	25, // 36: coven.MessageResponse.cancelled:type_name -> coven.Cancelled
+	1,  // 37: coven.ToolStateUpdate.state:type_name -> coven.ToolState
+	21, // 38: coven.AgentToolState.update:type_name -> coven.ToolStateUpdate
+	32, // 39: coven.PackManifest.tools:type_name -> coven.ToolDefinition
+	32, // 40: coven.AvailableTools.tools:type_name -> coven.ToolDefinition
+	32, // 41: coven.ToolUpdate.tools:type_name -> coven.ToolDefinition
+	41, // 42: coven.GetEventsResponse.events:type_name -> coven.Event
+	14, // 43: coven.ClientSendMessageRequest.attachments:type_name -> coven.FileAttachment
+	49, // 44: coven.ClientStreamEvent.text:type_name -> coven.TextChunk
+	50, // 45: coven.ClientStreamEvent.thinking:type_name -> coven.ThinkingChunk
+	19, // 46: coven.ClientStreamEvent.tool_use:type_name -> coven.ToolUse
+	20, // 47: coven.ClientStreamEvent.tool_result:type_name -> coven.ToolResult
+	21, // 48: coven.ClientStreamEvent.tool_state:type_name -> coven.ToolStateUpdate
+	27, // 49: coven.ClientStreamEvent.usage:type_name -> coven.TokenUsage
+	51, // 50: coven.ClientStreamEvent.done:type_name -> coven.StreamDone
+	52, // 51: coven.ClientStreamEvent.error:type_name -> coven.StreamError
+	41, // 52: coven.ClientStreamEvent.event:type_name -> coven.Event
+	53, // 53: coven.ClientStreamEvent.tool_approval:type_name -> coven.ClientToolApprovalRequest
+	58, // 54: coven.ClientStreamEvent.user_question:type_name -> coven.UserQuestionRequest
+	59, // 55: coven.UserQuestionRequest.options:type_name -> coven.QuestionOption
+	64, // 56: coven.ListAgentsResponse.agents:type_name -> coven.AgentInfo
+	6,  // 57: coven.AgentInfo.metadata:type_name -> coven.AgentMetadata
+	69, // 58: coven.ListBindingsResponse.bindings:type_name -> coven.Binding
+	78, // 59: coven.ListPrincipalsResponse.principals:type_name -> coven.Principal
+	2,  // 60: coven.CovenControl.AgentStream:input_type -> coven.AgentMessage
+	33, // 61: coven.PackService.Register:input_type -> coven.PackManifest
+	38, // 62: coven.PackService.ToolResult:input_type -> coven.ExecuteToolResponse
+	42, // 63: coven.ClientService.GetEvents:input_type -> coven.GetEventsRequest
+	85, // 64: coven.ClientService.GetMe:input_type -> google.protobuf.Empty
+	45, // 65: coven.ClientService.SendMessage:input_type -> coven.ClientSendMessageRequest
+	47, // 66: coven.ClientService.StreamEvents:input_type -> coven.StreamEventsRequest
+	62, // 67: coven.ClientService.ListAgents:input_type -> coven.ListAgentsRequest
+	65, // 68: coven.ClientService.RegisterAgent:input_type -> coven.RegisterAgentRequest
+	67, // 69: coven.ClientService.RegisterClient:input_type -> coven.RegisterClientRequest
+	56, // 70: coven.ClientService.ApproveTool:input_type -> coven.ApproveToolRequest
+	60, // 71: coven.ClientService.AnswerQuestion:input_type -> coven.AnswerQuestionRequest
+	54, // 72: coven.ClientService.CancelTurn:input_type -> coven.CancelTurnRequest
+	70, // 73: coven.AdminService.ListBindings:input_type -> coven.ListBindingsRequest
+	72, // 74: coven.AdminService.CreateBinding:input_type -> coven.CreateBindingRequest
+	73, // 75: coven.AdminService.UpdateBinding:input_type -> coven.UpdateBindingRequest
+	74, // 76: coven.AdminService.DeleteBinding:input_type -> coven.DeleteBindingRequest
+	76, // 77: coven.AdminService.CreateToken:input_type -> coven.CreateTokenRequest
+	79, // 78: coven.AdminService.ListPrincipals:input_type -> coven.ListPrincipalsRequest
+	81, // 79: coven.AdminService.CreatePrincipal:input_type -> coven.CreatePrincipalRequest
+	82, // 80: coven.AdminService.DeletePrincipal:input_type -> coven.DeletePrincipalRequest
+	3,  // 81: coven.CovenControl.AgentStream:output_type -> coven.ServerMessage
+	37, // 82: coven.PackService.Register:output_type -> coven.ExecuteToolRequest
+	85, // 83: coven.PackService.ToolResult:output_type -> google.protobuf.Empty
+	43, // 84: coven.ClientService.GetEvents:output_type -> coven.GetEventsResponse
+	44, // 85: coven.ClientService.GetMe:output_type -> coven.MeResponse
+	46, // 86: coven.ClientService.SendMessage:output_type -> coven.ClientSendMessageResponse
+	48, // 87: coven.ClientService.StreamEvents:output_type -> coven.ClientStreamEvent
+	63, // 88: coven.ClientService.ListAgents:output_type -> coven.ListAgentsResponse
+	66, // 89: coven.ClientService.RegisterAgent:output_type -> coven.RegisterAgentResponse
+	68, // 90: coven.ClientService.RegisterClient:output_type -> coven.RegisterClientResponse
+	57, // 91: coven.ClientService.ApproveTool:output_type -> coven.ApproveToolResponse
+	61, // 92: coven.ClientService.AnswerQuestion:output_type -> coven.AnswerQuestionResponse
+	55, // 93: coven.ClientService.CancelTurn:output_type -> coven.CancelTurnResponse
+	71, // 94: coven.AdminService.ListBindings:output_type -> coven.ListBindingsResponse
+	69, // 95: coven.AdminService.CreateBinding:output_type -> coven.Binding
+	69, // 96: coven.AdminService.UpdateBinding:output_type -> coven.Binding
+	75, // 97: coven.AdminService.DeleteBinding:output_type -> coven.DeleteBindingResponse
+	77, // 98: coven.AdminService.CreateToken:output_type -> coven.CreateTokenResponse
+	80, // 99: coven.AdminService.ListPrincipals:output_type -> coven.ListPrincipalsResponse
+	78, // 100: coven.AdminService.CreatePrincipal:output_type -> coven.Principal
+	83, // 101: coven.AdminService.DeletePrincipal:output_type -> coven.DeletePrincipalResponse
+	81, // [81:102] is the sub-list for method output_type
+	60, // [60:81] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_coven_proto_init() }
@@ -6815,11 +6907,12 @@ func file_coven_proto_init() {
 		(*ServerMessage_PackToolResult)(nil),
 		(*ServerMessage_ExecutePackTool)(nil),
 		(*ServerMessage_ToolUpdate)(nil),
+		(*ServerMessage_ResponseAck)(nil),
 	}
-	file_coven_proto_msgTypes[12].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[13].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[14].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[15].OneofWrappers = []any{
+	file_coven_proto_msgTypes[15].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[16].OneofWrappers = []any{
 		(*MessageResponse_Thinking)(nil),
 		(*MessageResponse_Text)(nil),
 		(*MessageResponse_ToolUse)(nil),
@@ -6834,21 +6927,21 @@ func file_coven_proto_init() {
 		(*MessageResponse_ToolState)(nil),
 		(*MessageResponse_Cancelled)(nil),
 	}
-	file_coven_proto_msgTypes[18].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[35].OneofWrappers = []any{
+	file_coven_proto_msgTypes[19].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[36].OneofWrappers = []any{
 		(*ExecuteToolResponse_OutputJson)(nil),
 		(*ExecuteToolResponse_Error)(nil),
 	}
-	file_coven_proto_msgTypes[37].OneofWrappers = []any{
+	file_coven_proto_msgTypes[38].OneofWrappers = []any{
 		(*PackToolResult_OutputJson)(nil),
 		(*PackToolResult_Error)(nil),
 	}
-	file_coven_proto_msgTypes[38].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[39].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[40].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[41].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[44].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[45].OneofWrappers = []any{
+	file_coven_proto_msgTypes[42].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[45].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[46].OneofWrappers = []any{
 		(*ClientStreamEvent_Text)(nil),
 		(*ClientStreamEvent_Thinking)(nil),
 		(*ClientStreamEvent_ToolUse)(nil),
@@ -6861,26 +6954,26 @@ func file_coven_proto_init() {
 		(*ClientStreamEvent_ToolApproval)(nil),
 		(*ClientStreamEvent_UserQuestion)(nil),
 	}
-	file_coven_proto_msgTypes[48].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[54].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[49].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[55].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[56].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[57].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[58].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[59].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[61].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[66].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[60].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[62].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[67].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[75].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[68].OneofWrappers = []any{}
 	file_coven_proto_msgTypes[76].OneofWrappers = []any{}
-	file_coven_proto_msgTypes[78].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[77].OneofWrappers = []any{}
+	file_coven_proto_msgTypes[79].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coven_proto_rawDesc), len(file_coven_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   82,
+			NumMessages:   83,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
