@@ -92,6 +92,9 @@ func TestFullDatabase(t *testing.T) {
 	if err := w.Healthy(); err == nil || !strings.HasPrefix(err.Error(), "the disk is full") {
 		t.Errorf("healthy: %v", err)
 	}
+	if err := db.Probe(); err == nil {
+		t.Error("a database that cannot grow passes for one that can be written")
+	}
 	limit(math.MaxInt32)
 	until(t, "healthy again", func() bool { return w.Healthy() == nil })
 }

@@ -98,7 +98,7 @@ type Finding struct {
 const (
 	restoreAdvice = "restore a backup (coven-gateway restore); what the database still has can be saved with the recover command of the sqlite3 program"
 	lostAdvice    = "what is lost is not elsewhere in the database; only a backup has it. The gateway runs with it"
-	blobAdvice    = "put the file there from a backup; until then a download says that the content is gone"
+	blobAdvice    = "put the file there from a backup"
 )
 
 // cures are what can be done about flaws, by the rule that found them.

@@ -26,6 +26,9 @@ func (db *DB) Interfere(f func() error) {
 	db.writer.interfere.Store(&f)
 }
 
+// Probe tries whether something can be stored.
+func (db *DB) Probe() error { return db.Do(context.Background(), (*Tx).probe) }
+
 // CreateConversation returns an operation that creates a conversation and then does more.
 func CreateConversation(agentID string, more func() error) func(*Tx) error {
 	return func(tx *Tx) error {
