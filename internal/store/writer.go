@@ -138,6 +138,9 @@ func (w *writer) commit(batch []*operation) (errs []error, committed bool) {
 	tx := &Tx{w}
 	fail := func(err error) ([]error, bool) {
 		_, rollback := tx.exec("ROLLBACK")
+		if diskTrouble(err) != "" {
+			rollback = nil // mostly that SQLite has done it by itself; if not, the next BEGIN says so
+		}
 		for i := range errs {
 			if errs[i] == nil {
 				errs[i] = errors.Join(err, rollback)
