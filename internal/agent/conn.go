@@ -294,6 +294,7 @@ func (c *Conn) welcome() {
 	welcome := welcomeMessage(c.registry.opts.ServerID, c.info, c.secrets)
 	welcome.GetWelcome().AvailableTools = c.available(c.ctx)
 	c.resume(welcome.GetWelcome())
+	welcome.GetWelcome().McpEndpoint, welcome.GetWelcome().McpToken = c.grant()
 	c.mu.Lock()
 	c.state = open
 	c.queue = append(c.queue, welcome)

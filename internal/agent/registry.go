@@ -53,6 +53,10 @@ type Options struct {
 	// Resume returns the turns that an agent that is back may go on with, of those that it still works on,
 	// and ends the others that it had when its stream broke; nil where no turn outlives a stream.
 	Resume func(agentID string, working []string) []conversation.Resumable
+	// Grant returns the URL of the MCP server and a token for the agent whose connection ctx is, good
+	// until it ends; nil for none. Caller says who it is, and what it is doing.
+	Grant func(ctx context.Context, caller func() packs.Caller) (endpoint, token string)
+
 	// Arrived is called after an agent has become reachable; nil for nobody.
 	Arrived func(agentID string)
 

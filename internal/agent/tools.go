@@ -44,11 +44,7 @@ func (c *Conn) callTool(r *pb.ExecutePackTool) error {
 		}
 		c.asked[id] = struct{}{}
 	}
-	var turn *call
-	if len(c.calls) == 1 { // else it could be any of them
-		for _, turn = range c.calls {
-		}
-	}
+	turn := c.onlyTurn()
 	c.mu.Unlock()
 	switch {
 	case twice:
@@ -65,6 +61,36 @@ func (c *Conn) callTool(r *pb.ExecutePackTool) error {
 	return nil
 }
 
+// onlyTurn is the turn that the agent is answering, nil if it could be any of several. c.mu is held.
+func (c *Conn) onlyTurn() (turn *call) {
+	if len(c.calls) == 1 {
+		for _, turn = range c.calls {
+		}
+	}
+	return turn
+}
+
+// caller is the agent as tools know it.
+func (c *Conn) caller(p auth.Principal, turn string) packs.Caller {
+	return packs.Caller{Principal: p, AgentID: c.info.ID, TurnID: turn, OnStream: true, Capabilities: c.info.Capabilities}
+}
+
+// grant returns where the agent can call tools over MCP, and its token for that.
+func (c *Conn) grant() (endpoint, token string) {
+	p, err := auth.From(c.ctx)
+	if err != nil || c.registry.opts.Grant == nil {
+		return "", ""
+	}
+	return c.registry.opts.Grant(c.ctx, func() packs.Caller {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if turn := c.onlyTurn(); turn != nil {
+			return c.caller(p, turn.requestID)
+		}
+		return c.caller(p, "")
+	})
+}
+
 // runTool returns what a tool returns to the agent. turn is the one that needs it; nil if that is not known.
 func (c *Conn) runTool(turn *call, r *pb.ExecutePackTool) (string, error) {
 	p, err := auth.From(c.ctx)
@@ -75,9 +101,7 @@ func (c *Conn) runTool(turn *call, r *pb.ExecutePackTool) (string, error) {
 	if turn != nil {
 		ctx, id = tracing.Below(ctx, turn.span), turn.requestID
 	}
-	return c.registry.opts.Tools.Call(ctx, packs.Caller{
-		Principal: p, AgentID: c.info.ID, TurnID: id, OnStream: true, Capabilities: c.info.Capabilities,
-	}, r.GetToolName(), json.RawMessage(r.GetInputJson()))
+	return c.registry.opts.Tools.Call(ctx, c.caller(p, id), r.GetToolName(), json.RawMessage(r.GetInputJson()))
 }
 
 // host offers the tools that the agent hosts. One that is rejected is known to the operator only:
@@ -167,7 +191,7 @@ func (c *Conn) available(ctx context.Context) []*pb.ToolDefinition {
 	p, err := auth.From(ctx)
 	var entries []packs.Entry
 	if err == nil {
-		entries, err = c.registry.opts.Tools.Available(ctx, packs.Caller{Principal: p, AgentID: c.info.ID, OnStream: true, Capabilities: c.info.Capabilities})
+		entries, err = c.registry.opts.Tools.Available(ctx, c.caller(p, ""))
 	}
 	if err != nil {
 		c.log().Error("the tools that an agent may use could not be listed", "error", err)

@@ -44,6 +44,7 @@ type Options struct {
 	Tools         *packs.Registry
 	Records       Records
 	Disk          func() error // why nothing can be stored, or nil
+	MCP           MCP
 	Logger        *slog.Logger
 	Registerer    prometheus.Registerer
 	Metrics       http.Handler // served at MetricsPath; nil for none
@@ -74,6 +75,12 @@ type Agents interface {
 type Files interface {
 	// Open returns the content with a SHA-256 in hex, or a NotFound fault. The caller closes it.
 	Open(sha256 string) (io.ReadSeekCloser, error)
+}
+
+// MCP answers MCP clients.
+type MCP interface {
+	// Serve answers a request whose context carries the caller.
+	Serve(w http.ResponseWriter, r *http.Request) error
 }
 
 // API serves the routes.
@@ -127,6 +134,13 @@ func (a *API) routes() []route {
 		{"GET /api/agents/{id}/notes", a.records(NoteRecords)},
 		{"GET /api/board", a.board},
 		{"GET /api/board/{id}", a.boardThread},
+
+		{"POST /mcp", a.mcp},
+		{"GET /mcp", a.mcp},
+		{"DELETE /mcp", a.mcp},
+		{"POST /mcp/{token}", a.mcp},
+		{"GET /mcp/{token}", a.mcp},
+		{"DELETE /mcp/{token}", a.mcp},
 
 		{"GET /api/questions", a.listQuestions},
 		{"POST /api/questions/answer", a.answerQuestion},
@@ -266,7 +280,13 @@ func (a *API) Handler() http.Handler {
 		if a.crossOrigin(w, r) {
 			return
 		}
-		inAPI := r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/")
+		inAPI := r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/") || r.URL.Path == "/mcp" || strings.HasPrefix(r.URL.Path, "/mcp/")
+		if strings.HasPrefix(r.URL.Path, "/mcp/") { // some clients end it with a slash
+			to := *r.URL
+			to.Path, to.RawPath = strings.TrimSuffix(to.Path, "/"), strings.TrimSuffix(to.RawPath, "/")
+			r = r.Clone(r.Context())
+			r.URL = &to
+		}
 		_, pattern := a.mux.Handler(r)
 		switch p := r.URL.EscapedPath(); {
 		case inAPI && p != path.Clean(p):
@@ -374,6 +394,8 @@ func (a *API) serve(route string, rule auth.Rule, handle handler) http.Handler {
 		switch { // codes and invites are as good as a token for a while
 		case strings.Contains(route, "{code}"):
 			path = route
+		case strings.HasPrefix(path, "/mcp/"):
+			path = "/mcp/{token}"
 		case strings.HasPrefix(path, "/invite/"):
 			path = "/invite/{token}"
 		}

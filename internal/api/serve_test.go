@@ -297,6 +297,39 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// echo answers MCP clients.
+type echo struct{}
+
+func (echo) Serve(w http.ResponseWriter, r *http.Request) error {
+	return text(w, 200, r.PathValue("token"))
+}
+
+// TestTokensAreNotLogged: a token in a path is not in the log, whatever becomes of the request.
+func TestTokensAreNotLogged(t *testing.T) {
+	f := newFront(t)
+	f.MCP = echo{}
+	for _, c := range []struct {
+		method, path string
+		status       int
+		header       []string
+	}{
+		{"POST", "/mcp/sesame", 200, nil},
+		{"POST", "/mcp/sesame/", 200, nil},
+		{"POST", "/mcp/sesam%65", 200, nil},
+		{"POST", "/mcp/sesame", 401, []string{"X-Stranger", "1"}},
+		{"GET", "/mcp/sesame", 403, []string{"Origin", "https://evil.example"}},
+		{"PUT", "/mcp/sesame", 405, nil},
+		{"POST", "/mcp/sesame/x", 404, nil},
+		{"POST", "/mcp//sesame", 404, nil},
+		{"POST", "/mcp/sesame?x=" + strings.Repeat("x", 501), 400, nil},
+	} {
+		resp, body := f.do(t, c.method, c.path, "", c.header...)
+		if line := f.log.next(t); resp.StatusCode != c.status || strings.Contains(line, "sesam") {
+			t.Errorf("%s %s: %d %s; the log has %s", c.method, c.path, resp.StatusCode, body, line)
+		}
+	}
+}
+
 // TestRoutesNeedAccess: nobody forgets to say who may use a route.
 func TestRoutesNeedAccess(t *testing.T) {
 	f := newFront(t)

@@ -111,6 +111,13 @@ var Routes = map[string]Rule{
 	"GET /api/board/{id}":          {AnyCaller, ScopeRead, NoObject},
 	"POST /api/agents/{id}/inject": {AnyCaller, ScopeSend, OwnAgents},
 
+	"POST /mcp":           {AnyCaller, ScopeSend, NoObject}, // and what each tool needs
+	"GET /mcp":            {AnyCaller, ScopeSend, NoObject},
+	"DELETE /mcp":         {AnyCaller, ScopeSend, NoObject},
+	"POST /mcp/{token}":   {AnyCaller, ScopeSend, NoObject},
+	"GET /mcp/{token}":    {AnyCaller, ScopeSend, NoObject},
+	"DELETE /mcp/{token}": {AnyCaller, ScopeSend, NoObject},
+
 	"GET /api/questions":         {AnyCaller, ScopeRead, OwnOnly},
 	"POST /api/questions/answer": {AnyCaller, ScopeSend, OwnOnly},
 

@@ -33,6 +33,7 @@ import (
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
+	"coven-gateway/internal/mcp"
 	"coven-gateway/internal/packs"
 	"coven-gateway/internal/packs/packgrpc"
 	"coven-gateway/internal/store"
@@ -69,6 +70,7 @@ type Gateway struct {
 	conversations *conversation.Service
 	agents        *agent.Registry
 	tools         *packs.Registry
+	mcp           *mcp.Server
 	grpc, http    net.Listener
 	admin         net.Listener // nil unless it is configured
 	adminServer   *http.Server // serves there
@@ -162,10 +164,13 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.tools = packs.New(packs.Options{Logger: o.Logger, Registerer: reg, Rights: g.identity, Policies: policies(cfg.Tools), Tracer: tracer, Approve: func(ctx context.Context, c *packs.Call) error {
 		return g.conversations.AskApproval(ctx, c.AgentID, c.TurnID, conversation.Approval{ID: c.ID, Name: c.Tool, Input: string(c.Input)})
 	}})
+	g.mcp = mcp.New(mcp.Options{Logger: o.Logger, Tools: g.tools, Endpoint: g.mcpEndpoint(cfg), Enter: g.identity.Enter, Recheck: g.identity.Recheck})
+	g.onStop("MCP sessions", func(context.Context) error { g.mcp.Close(); return nil })
 	remote := packgrpc.New(packgrpc.Options{Logger: o.Logger, Packs: g.tools, TakeoverGrace: cfg.Agents.ReconnectGracePeriod, Tracer: tracer})
 	g.agents = agent.New(agent.Options{
 		Logger: o.Logger, Registerer: reg, Tools: g.tools, ServerID: serverID, Admit: g.identity.Admit,
 		Resume:           func(id string, working []string) []conversation.Resumable { return g.conversations.Resume(id, working) },
+		Grant:            g.mcp.Grant,
 		Arrived:          func(id string) { g.conversations.Arrived(id) },
 		ReconnectGrace:   cfg.Agents.ReconnectGracePeriod,
 		HeartbeatTimeout: cfg.Agents.HeartbeatTimeout,
@@ -196,11 +201,11 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		return err
 	}
 	front := api.New(api.Options{
-		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files, Tools: g.tools, Records: records{db.Tools()}, Disk: disk.Healthy,
+		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files, Tools: g.tools, Records: records{db.Tools()}, MCP: g.mcp, Disk: disk.Healthy,
 		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path, Version: o.Version,
 		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
 		AnyHost:  !g.identity.Open() || cfg.Auth.OpenRemote,
-		Identity: g.identity, Admit: admit(g.identity), CORSOrigins: cfg.Server.CORSOrigins,
+		Identity: g.identity, Admit: admit(g.identity, g.mcp), CORSOrigins: cfg.Server.CORSOrigins,
 		Stopping: g.stopping, Tracer: tracer,
 	})
 	g.routes = front.Routes()
@@ -229,7 +234,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		}
 		g.onStop("admin server", func(context.Context) error { return g.adminServer.Close() }) // a profile may take a minute
 	}
-	g.onStop("readers", func(context.Context) error { close(g.stopping); return nil })
+	g.onStop("readers", func(context.Context) error { close(g.stopping); g.mcp.Stop(); return nil })
 	g.onStop("packs", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, stopPacks)
 		defer cancel()
@@ -329,6 +334,9 @@ func (g *Gateway) Conversations() *conversation.Service { return g.conversations
 
 // Tools knows what can be called.
 func (g *Gateway) Tools() *packs.Registry { return g.tools }
+
+// MCP answers MCP clients.
+func (g *Gateway) MCP() *mcp.Server { return g.mcp }
 
 // Agents knows who is connected.
 func (g *Gateway) Agents() *agent.Registry { return g.agents }

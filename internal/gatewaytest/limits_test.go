@@ -59,13 +59,16 @@ type sent struct {
 
 // elsewhere are the rows that other tests are about.
 var elsewhere = map[string]string{
-	"page":                "TestLargestPages",
-	"requests":            "TestRefusalsOfAll, internal/auth TestManyFailures",
-	"X-Request-Id":        "TestRequestID",
-	"answer in one piece": "internal/api TestWhole",
-	"signature":           "internal/auth TestProofRefused",
-	"file of an agent":    "TestFilesOfAgents",
-	"event of an agent":   "internal/agent TestMessageSizes",
+	"page":                           "TestLargestPages",
+	"requests":                       "TestRefusalsOfAll, internal/auth TestManyFailures",
+	"request of an MCP client":       "TestMCPSizes",
+	"open requests of an MCP client": "TestMCPLimits",
+	"sessions of MCP clients":        "TestMCPLimits, TestMCPSessions, TestMCPIdle",
+	"X-Request-Id":                   "TestRequestID",
+	"answer in one piece":            "internal/api TestWhole",
+	"signature":                      "internal/auth TestProofRefused",
+	"file of an agent":               "TestFilesOfAgents",
+	"event of an agent":              "internal/agent TestMessageSizes",
 	"principals that wait for an administrator":   "internal/auth TestRegistrationLimits",
 	"injections that an agent has not answered":   "TestInject",
 	"approval policies":                           "TestApprovalPolicies",

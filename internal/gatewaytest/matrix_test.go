@@ -733,9 +733,10 @@ func call(ctx context.Context, conn *grpc.ClientConn, method string, md protoref
 type request struct {
 	path    string // instead of the pattern's
 	body    string
-	sees    string // is in an answer that shows the object, where one that does not is no error
-	endless bool   // the answer does not end
-	cannot  bool   // whoever comes through is told that there is nothing to do: a conflict
+	sees    string   // is in an answer that shows the object, where one that does not is no error
+	endless bool     // the answer does not end
+	header  []string // names and values
+	cannot  bool     // whoever comes through is told that there is nothing to do: a conflict
 }
 
 // route makes a request to a route.
@@ -767,7 +768,10 @@ func (x *trial) http(method, path string, r request) outcome {
 		x.t.Fatal(err)
 	}
 	req.Header.Set("Accept", "application/json")
-	if x.caller.token != "" {
+	for i := 0; i < len(r.header); i += 2 {
+		req.Header.Set(r.header[i], r.header[i+1])
+	}
+	if x.caller.token != "" && !strings.HasPrefix(path, "/mcp/") { // there it is in the path
 		req.Header.Set("Authorization", "Bearer "+x.caller.token)
 	}
 	resp, err := x.g.Client.Do(req)
@@ -823,7 +827,7 @@ func (m *matrix) nothingElse() {
 		for _, path := range []string{
 			"/api", "/api/", "/api/admin", "/api/admin/", "/api/admin/principals/", "/api//admin/principals",
 			"/api/./admin/principals", "/api/me/../admin/principals", "/api/admin%2fprincipals", "/API/admin/principals", "/api/admin/principals;x",
-			"/api/admin/principals%00", "/api/admin/users", "/setup", "/login", "/admin/", "/mcp", "/debug/pprof/", "/static/", "/metrics/", "/health/x",
+			"/api/admin/principals%00", "/api/admin/users", "/setup", "/login", "/admin/", "/mcp/a/b", "/debug/pprof/", "/static/", "/metrics/", "/health/x",
 		} {
 			got := x.http(http.MethodGet, path, request{})
 			if m.count(got); got != hidden {
@@ -1045,6 +1049,7 @@ type route struct {
 var (
 	anybody   = auth.Rule{Level: auth.Anybody}
 	reading   = auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeRead}
+	sending   = auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeSend}
 	readsOwn  = auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeRead, Objects: auth.OwnOnly}
 	sendsOwn  = auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeSend, Objects: auth.OwnOnly}
 	admins    = auth.Rule{Level: auth.Admins, Scope: auth.ScopeAdmin}
@@ -1059,6 +1064,31 @@ func plain(*trial) request { return request{} }
 // of is a request for a list of an agent.
 func of(list string) func(*trial) request {
 	return func(x *trial) request { return request{path: "/api/agents/" + x.object().agent + "/" + list} }
+}
+
+// inMCP is a request to the MCP server: a call without a session, or one in a session of the caller
+// where it may open one. The token is in a header, or in the path.
+func inMCP(method string, inPath ...string) func(*trial) request {
+	return func(x *trial) request {
+		r := request{
+			path: "/mcp", body: `{"jsonrpc":"2.0","id":1,"method":"ping"}`, endless: method == http.MethodGet,
+			header: []string{"Content-Type", "application/json", "Accept", "text/event-stream"},
+		}
+		header := r.header
+		if len(inPath) > 0 {
+			r.path += "/" + cmp.Or(x.caller.token, "nothing")
+		} else {
+			header = append(header, "Authorization", "Bearer "+x.caller.token)
+		}
+		if method != http.MethodPost {
+			id := "none"
+			if x.want == allowed {
+				id = x.g.session(r.path, header...)
+			}
+			r.header = append(r.header, "Mcp-Session-Id", id)
+		}
+		return r
+	}
 }
 
 // on is a request about a principal to act on.
@@ -1134,6 +1164,12 @@ var routes = map[string]route{
 	"POST /api/tools/{name}/call": {rule: auth.Rule{Level: auth.AnyCaller, Scope: auth.ScopeSend, Objects: auth.OwnAgents}, named: true, request: func(x *trial) request {
 		return request{path: "/api/tools/note_list/call", body: fmt.Sprintf(`{"agent_id":%q}`, x.object().agent)}
 	}},
+	"POST /mcp":                  {rule: sending, request: inMCP(http.MethodPost)},
+	"GET /mcp":                   {rule: sending, request: inMCP(http.MethodGet)},
+	"DELETE /mcp":                {rule: sending, request: inMCP(http.MethodDelete)},
+	"POST /mcp/{token}":          {rule: sending, request: inMCP(http.MethodPost, "/")},
+	"GET /mcp/{token}":           {rule: sending, request: inMCP(http.MethodGet, "/")},
+	"DELETE /mcp/{token}":        {rule: sending, request: inMCP(http.MethodDelete, "/")},
 	"GET /api/packs":             {rule: reading, request: plain},
 	"GET /api/agents/{id}/log":   {rule: readsOf, named: true, request: of("log")},
 	"GET /api/agents/{id}/todos": {rule: readsOf, named: true, request: of("todos")},

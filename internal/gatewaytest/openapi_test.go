@@ -23,6 +23,7 @@ import (
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/conversation"
+	"coven-gateway/internal/packs"
 	pb "coven-gateway/proto/coven"
 )
 
@@ -148,7 +149,15 @@ func TestRefusalsOfAll(t *testing.T) {
 			}
 			got := 0
 			for range c.tries {
-				req, err := http.NewRequest(o.method, c.g.URL+o.path+c.query, strings.NewReader(c.body))
+				path := o.path
+				if path == "/mcp/token" && c.status != 401 { // who asks is looked at first
+					path = "/mcp/" + token
+					if c.g != hurried {
+						_, granted := c.g.gw.MCP().Grant(t.Context(), func() packs.Caller { return packs.Caller{Principal: auth.Anonymous} })
+						path = "/mcp/" + granted
+					}
+				}
+				req, err := http.NewRequest(o.method, c.g.URL+path+c.query, strings.NewReader(c.body))
 				if err != nil {
 					t.Fatal(err)
 				}

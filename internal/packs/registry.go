@@ -218,6 +218,9 @@ func (r *Registry) find(name string) *tool {
 	return r.tools[name]
 }
 
+// Has reports whether there is a tool with a name.
+func (r *Registry) Has(name string) bool { return r.find(name) != nil }
+
 // An Entry is what is told of a tool.
 type Entry struct {
 	Tool

@@ -106,6 +106,7 @@ var refusalTexts = []refusal{
 	{401, "Unauthenticated", "No credentials, or none that are good."},
 	{403, "Forbidden", "The caller lacks a role or a scope, waits for approval or was revoked; or the request comes from another web site, or for an unknown host."},
 	{404, "NotFound", "There is no such thing, or the caller may not know of it."},
+	{405, "MethodNotAllowed", "The path does not have this method, or not now; `Allow` has those that it has."},
 	{409, "Conflict", "The request does not fit with what is there."},
 	{410, "PositionLost", "The conversation has not come that far: the position is from another one, or from before a restore. Begin at 0."},
 	{413, "TooLarge", "The body or a part of it is too large; the message has the limit."},
@@ -230,6 +231,8 @@ func (o operation) responses() object {
 					forms = forms.with(inJSON, object{{"schema", ref("Error")}})
 				}
 				x = object{{"description", r.text}, {"content", forms}}
+			case slices.Contains(o.rpc, status):
+				x = object{{"description", r.text}, {"content", object{{inJSON, object{{"schema", object{{"anyOf", []object{ref("Error"), ref("MCPMessage")}}}}}}}}}
 			default:
 				x = object{{"$ref", "#/components/responses/" + r.name}}
 			}

@@ -26,6 +26,7 @@ type operation struct {
 	answers []answer
 	errors  []int // that the route has besides those of its kind
 	plain   []int // errors that are plain text
+	rpc     []int // errors that may be messages of MCP
 }
 
 // A parameter is in the query or in a header. Its name ends in "!" where it must be there.
@@ -118,8 +119,44 @@ var inPaths = map[string]string{
 	"capabilities/{capability}": "lower-case letters, digits, `_`, `-` and `:`",
 	"keys/{fingerprint}":        "of the key",
 	"tokens/{id}":               "the token",
+	"mcp/{token}":               "a token; that of a connected agent, which its Welcome has, or any other",
 	"secrets/{id}":              "the secret",
 	"invites/{id}":              "the invite",
+}
+
+// The routes of the MCP server.
+var (
+	session     = parameter{"Mcp-Session-Id", str, "the session, where there is one"}
+	mcpVersion  = parameter{"Mcp-Protocol-Version", str, "the revision of the protocol"}
+	mcpMessages = object{{"message", ref("MCPMessage")}}
+)
+
+func mcpPost(path, id string) operation {
+	return operation{
+		route: "POST " + path, id: id, summary: "Send a message of MCP",
+		text: "`initialize` opens a session for clients that accept `text/event-stream` and speak a revision that has sessions. Answers come in a stream where there is a session, else as JSON. " +
+			"Closing the connection cancels the call. Batches are refused.",
+		header: []parameter{session, mcpVersion}, body: body{json: "MCPMessage"},
+		answers: []answer{
+			stream("The answer, and what belongs to it.", mcpMessages), sends(200, "MCPMessage"),
+			{status: 202, text: "A notification was taken."},
+		},
+		errors: []int{404}, rpc: []int{400, 404},
+	}
+}
+
+func mcpListen(path, id string) operation {
+	return operation{
+		route: "GET " + path, id: id, summary: "Hear of changes in a session of MCP", header: []parameter{session},
+		text:    "Tells that tools have come or gone, until the session or the token ends.",
+		answers: []answer{stream("Notifications.", mcpMessages)}, errors: []int{404, 405, 409},
+	}
+}
+
+func mcpEnd(path, id string) operation {
+	return operation{
+		route: "DELETE " + path, id: id, summary: "End a session of MCP", header: []parameter{session}, answers: done, errors: []int{404},
+	}
 }
 
 // groups are the whole API in the order in which it is shown.
@@ -278,6 +315,10 @@ var groups = []group{
 			query:   []parameter{ofAgent, ofThread, {"since", moment, ""}, {"until", moment, ""}},
 			answers: one(200, "UsageTotal"),
 		},
+	}},
+	{"MCP", "The tools for MCP clients, over Streamable HTTP; `docs/MCP.md` says how to connect some. The token is in the path or in a header; sessions are optional.", []operation{
+		mcpPost("/mcp", "sendMCP"), mcpListen("/mcp", "listenMCP"), mcpEnd("/mcp", "endMCP"),
+		mcpPost("/mcp/{token}", "sendMCPWithToken"), mcpListen("/mcp/{token}", "listenMCPWithToken"), mcpEnd("/mcp/{token}", "endMCPWithToken"),
 	}},
 	{"Tools", "Agents call tools; people see which there are, call them too, and read what agents have stored with the built-in ones.", []operation{
 		{

@@ -1,0 +1,120 @@
+package mcp
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"coven-gateway/internal/fault"
+	"coven-gateway/internal/packs"
+)
+
+// prefix is what existing agents put before the names of tools (grpc.md 9.15).
+const prefix = "pack_"
+
+// receive answers the methods that are about tools, and notes new sessions.
+func (s *Server) receive(next mcp.MethodHandler) mcp.MethodHandler {
+	return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
+		extra := req.GetExtra()
+		if extra == nil || extra.TokenInfo == nil {
+			return nil, refusal(jsonrpc.CodeInternalError, "not authenticated")
+		}
+		c, ok := extra.TokenInfo.Extra["caller"].(*caller)
+		if !ok {
+			return nil, refusal(jsonrpc.CodeInternalError, "not authenticated")
+		}
+		session, _ := req.GetSession().(*mcp.ServerSession)
+		switch p := req.GetParams().(type) {
+		case *mcp.InitializeParams:
+			res, err := next(ctx, method, req)
+			if err == nil && session.ID() != "" {
+				err = s.keep(c, session)
+			}
+			return res, said(err)
+		case *mcp.ListToolsParams:
+			return s.list(ctx, c, p)
+		case *mcp.CallToolParamsRaw:
+			return s.call(ctx, c, session.ID(), p)
+		}
+		return next(ctx, method, req)
+	}
+}
+
+// said gives an error its words for the client.
+func said(err error) error {
+	if err == nil || fault.CodeOf(err) == fault.Internal {
+		return err // the SDK's own
+	}
+	return refusal(jsonrpc.CodeInvalidRequest, fault.Message(err))
+}
+
+func refusal(code int64, words string) error { return &jsonrpc.Error{Code: code, Message: words} }
+
+// list returns a page of the tools that a caller may use now, by name. The cursor is the last name
+// of the page before, so that tools which come and go do not move the others.
+func (s *Server) list(ctx context.Context, c *caller, p *mcp.ListToolsParams) (mcp.Result, error) {
+	after := ""
+	if p != nil && p.Cursor != "" {
+		b, err := base64.RawURLEncoding.DecodeString(p.Cursor)
+		if err != nil {
+			return nil, refusal(jsonrpc.CodeInvalidParams, "cursor must be the nextCursor of the page before")
+		}
+		after = string(b)
+	}
+	entries, err := s.opts.Tools.Available(ctx, c.tools())
+	if err != nil {
+		s.opts.Logger.Error("the tools of an MCP client could not be listed", "principal", c.principal.ID, "error", err)
+		return nil, refusal(jsonrpc.CodeInternalError, fault.Message(err))
+	}
+	from, found := slices.BinarySearchFunc(entries, after, func(e packs.Entry, name string) int { return strings.Compare(e.Name, name) })
+	if found {
+		from++
+	}
+	res := &mcp.ListToolsResult{Tools: []*mcp.Tool{}, Cacheable: mcp.Cacheable{CacheScope: "private"}}
+	size := 0
+	for _, e := range entries[from:] {
+		size += len(e.Name) + len(e.Description) + len(e.Schema)
+		if n := len(res.Tools); n > 0 && (n == maxPage || size > maxPageBytes) {
+			res.NextCursor = base64.RawURLEncoding.EncodeToString([]byte(res.Tools[n-1].Name))
+			break
+		}
+		t := &mcp.Tool{Name: e.Name, Description: e.Description, InputSchema: json.RawMessage(e.Schema)}
+		if t.Description == "" {
+			t.Description = e.Name // existing agents cannot do without
+		}
+		res.Tools = append(res.Tools, t)
+	}
+	return res, nil
+}
+
+// call runs a tool. What goes wrong with one that exists is told the model, as a result.
+func (s *Server) call(ctx context.Context, c *caller, session string, p *mcp.CallToolParamsRaw) (mcp.Result, error) {
+	if p == nil || p.Name == "" {
+		return nil, refusal(jsonrpc.CodeInvalidParams, "tool name is required")
+	}
+	name := p.Name
+	if plain, ok := strings.CutPrefix(name, prefix); ok && !s.opts.Tools.Has(name) {
+		name = plain
+	}
+	if !s.opts.Tools.Has(name) {
+		return nil, refusal(jsonrpc.CodeInvalidParams, "tool not found")
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	for _, other := range []context.Context{c.request, s.of(session), s.ctx} {
+		if other != nil {
+			defer context.AfterFunc(other, func() { end(context.Cause(other)) })()
+		}
+	}
+	output, err := s.opts.Tools.Call(ctx, c.tools(), name, p.Arguments)
+	res := &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: output}}}
+	if err != nil {
+		res.IsError, res.Content = true, []mcp.Content{&mcp.TextContent{Text: fault.Message(err)}}
+	}
+	return res, nil
+}
