@@ -218,7 +218,7 @@ func (l Log) told(ctx context.Context, tx querier, q conversation.Query) ([]conv
 	}
 	return query(ctx, tx, scanRange, `
 		SELECT MAX(first, $2 + 1), MIN(last, $3) FROM pruned
-		WHERE conversation_id = $1 AND last > $2 AND first <= $3 ORDER BY last LIMIT $4`,
+		WHERE conversation_id = $1 AND last > $2 AND first <= $3 AND $2 < $3 ORDER BY last LIMIT $4`,
 		q.Conversation, q.After, until, q.Limit+1)
 }
 
