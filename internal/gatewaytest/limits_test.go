@@ -85,7 +85,11 @@ var elsewhere = map[string]string{
 const storedText = "text that agents store: a message of the log, a todo, notes, a value, a mail, a post"
 
 // ways is a schema with so many ways through the schemas that it combines.
-func ways(n int) string { return `{"allOf":[{}` + strings.Repeat(`,{}`, n-2) + `]}` }
+func ways(n int) string {
+	const hundred = 99 // times {}, and the schema itself; a reference to it is one more
+	return `{"$defs":{"x":{"allOf":[{}` + strings.Repeat(`,{}`, hundred-1) + `]}},"allOf":[{"$ref":"#/$defs/x"}` +
+		strings.Repeat(`,{"$ref":"#/$defs/x"}`, (n-1)/101-1) + strings.Repeat(`,{}`, (n-1)%101) + `]}`
+}
 
 // xs is a text of a length.
 func xs(n int) string { return strings.Repeat("x", n) }
