@@ -36,7 +36,7 @@ func TestDiskFails(t *testing.T) {
 	for i := range 2 {
 		id := fmt.Sprintf("agent-%d", i)
 		load.Go(func() {
-			err := agent.Run(ctx, agent.Options{Server: p.grpc, ID: id, Handler: agent.HandlerFunc(w.handle), Logger: slog.New(slog.DiscardHandler)})
+			err := agent.Run(ctx, agent.Options{Server: p.grpc, ID: id, Handler: agent.HandlerFunc(w.handle), Logger: slog.New(slog.DiscardHandler), BackoffMax: 200 * time.Millisecond})
 			if err != nil {
 				t.Error(err)
 			}
@@ -46,15 +46,25 @@ func TestDiskFails(t *testing.T) {
 		}
 		load.Go(func() { w.follow(ctx, p, id) })
 	}
-	for round := range 3 {
-		p.await("a turn", func() bool {
+	ready := "" // what readiness says
+	defer func() {
+		if t.Failed() {
+			t.Logf("readiness: %q", ready)
+		}
+	}()
+	for range 3 {
+		w.mu.Lock()
+		before := len(w.seen)
+		w.mu.Unlock()
+		p.await("turns", func() bool { // else nobody would write, and nothing fail
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return len(w.seen) > 10*(round+1)
+			return len(w.seen) > before+10
 		})
 		p.limitFiles(1)
 		p.await("not ready", func() bool {
 			status, body := p.request("GET", "/health/ready", "")
+			ready = body
 			return status == http.StatusServiceUnavailable && strings.Contains(body, "the disk reports an error")
 		})
 		for what, r := range map[string]struct{ method, path, body, want string }{
