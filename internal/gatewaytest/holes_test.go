@@ -557,7 +557,7 @@ func TestHolesOfHTTP(t *testing.T) {
 	})
 	_, token := g.Principal("me", auth.Member)
 	t.Run("no second door", func(t *testing.T) {
-		for _, path := range []string{"/setup", "/login", "/webauthn/login/begin", "/mcp", "/mcp/x", "/admin/", "/logout", "/static/", "/static/.vite/manifest.json"} {
+		for _, path := range []string{"/setup", "/login", "/webauthn/login/begin", "/admin/", "/logout", "/static/", "/static/.vite/manifest.json"} {
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
 				if resp, body := g.web(method, path, ""); resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusMethodNotAllowed {
 					t.Errorf("%s %s: %s %s", method, path, resp.Status, body)
