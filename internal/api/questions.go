@@ -15,19 +15,24 @@ func (a *API) listQuestions(w http.ResponseWriter, r *http.Request) error {
 	}
 	list := make([]fields, len(pending))
 	for i, q := range pending {
-		options := make([]fields, len(q.Options))
-		for i, o := range q.Options {
-			options[i] = fields{"label": o.Label}
-			if o.Description != "" {
-				options[i]["description"] = o.Description
-			}
-		}
 		list[i] = fields{
 			"question_id": q.ID, "agent_id": q.AgentID, "request_id": q.TurnID, "thread_id": q.ThreadID, "question": q.Question, "header": q.Header,
-			"options": options, "multi_select": q.Multi, "asked_at": stamp(q.AskedAt), "expires_at": stamp(q.ExpiresAt),
+			"options": optionFields(q.Options), "multi_select": q.Multi, "asked_at": stamp(q.AskedAt), "expires_at": stamp(q.ExpiresAt),
 		}
 	}
 	return writeJSON(w, http.StatusOK, fields{"questions": list})
+}
+
+// optionFields are what a question suggests.
+func optionFields(options []conversation.Option) []fields {
+	list := make([]fields, len(options))
+	for i, o := range options {
+		list[i] = fields{"label": o.Label}
+		if o.Description != "" {
+			list[i]["description"] = o.Description
+		}
+	}
+	return list
 }
 
 // answerQuestion answers a question. An answer that does not fit leaves it open.

@@ -133,15 +133,8 @@ func (e *encoder) payload(ev conversation.Event) (string, fields) {
 	case conversation.Trouble:
 		return "warning", fields{"error": b.Text}
 	case conversation.Asked:
-		options := make([]fields, len(b.Options))
-		for i, o := range b.Options {
-			options[i] = fields{"label": o.Label}
-			if o.Description != "" {
-				options[i]["description"] = o.Description
-			}
-		}
 		return "user_question", fields{
-			"question_id": b.ID, "question": b.Question, "header": b.Header, "options": options, "multi_select": b.Multi,
+			"question_id": b.ID, "question": b.Question, "header": b.Header, "options": optionFields(b.Options), "multi_select": b.Multi,
 			"timeout_seconds": b.Seconds, "request_id": ev.TurnID,
 		}
 	case conversation.Answered:

@@ -121,30 +121,19 @@ func (s *Service) Approve(ctx context.Context, v Verdict) error {
 // Questions returns the approvals that agents wait for and that are the caller's to answer, the
 // oldest first; agentID "" means all agents.
 func (s *Service) Questions(ctx context.Context, agentID string) ([]Question, error) {
-	if id, ok := s.dispatcher.Resolve(agentID); ok {
-		agentID = id
+	turns, err := s.mine(ctx, agentID)
+	if err != nil {
+		return nil, err
 	}
-	scopes := make(map[string]string) // by agent
 	var all []Question
-	for _, t := range s.asking(agentID, "") {
-		id := t.feed.agentID
-		whose, ok := scopes[id]
-		if !ok {
-			var err error
-			if whose, err = s.scope(ctx, id); err != nil {
-				return nil, err
+	for _, t := range turns {
+		t.mu.Lock()
+		for _, q := range t.asked {
+			if !q.settled {
+				all = append(all, q)
 			}
-			scopes[id] = whose
 		}
-		if whose == "" || whose == t.principal {
-			t.mu.Lock()
-			for _, q := range t.asked {
-				if !q.settled {
-					all = append(all, q)
-				}
-			}
-			t.mu.Unlock()
-		}
+		t.mu.Unlock()
 	}
 	slices.SortFunc(all, func(a, b Question) int { return cmp.Or(a.AskedAt.Compare(b.AskedAt), cmp.Compare(a.ToolID, b.ToolID)) })
 	return all, nil
@@ -161,6 +150,28 @@ func (s *Service) asking(agentID, principal string) []*liveTurn {
 		}
 	}
 	return turns
+}
+
+// mine returns the open turns of an agent, or with "" of all, that the caller may steer.
+func (s *Service) mine(ctx context.Context, agentID string) (turns []*liveTurn, err error) {
+	if id, ok := s.dispatcher.Resolve(agentID); ok {
+		agentID = id
+	}
+	scopes := make(map[string]string) // by agent
+	for _, t := range s.asking(agentID, "") {
+		id := t.feed.agentID
+		whose, ok := scopes[id]
+		if !ok {
+			if whose, err = s.scope(ctx, id); err != nil {
+				return nil, err
+			}
+			scopes[id] = whose
+		}
+		if whose == "" || whose == t.principal {
+			turns = append(turns, t)
+		}
+	}
+	return turns, nil
 }
 
 // ask takes an agent's wish to run a tool. What a policy or an earlier decision answers gets that

@@ -74,33 +74,24 @@ func (s *Service) wake(agentID string) {
 
 // empty hands over what can be, one message after the other.
 func (s *Service) empty(agentID string, in *inbox) {
-	for {
-		t := s.next(agentID, in)
-		if t == nil {
-			return
-		}
-		if !s.hand(t) {
-			s.mu.Lock()
-			again := in.again
-			if !again {
-				in.running = false
-			}
-			s.mu.Unlock()
-			if !again {
-				return // somebody says when there is a reason to go on
-			}
-		}
+	for t := s.next(agentID, in, false); t != nil; {
+		t = s.next(agentID, in, !s.hand(t))
 	}
 }
 
 // next returns the first message whose thread is free. When there is none, or the agent is away, the
-// goroutine of the inbox has to end.
-func (s *Service) next(agentID string, in *inbox) *liveTurn {
+// goroutine of the inbox has to end; away says that the agent was, so that there must be a reason to
+// look again.
+func (s *Service) next(agentID string, in *inbox, away bool) *liveTurn {
 	for {
 		s.mu.Lock()
+		again := in.again
 		in.again = false
 		s.mu.Unlock()
-		_, here := s.dispatcher.Resolve(agentID)
+		here := false
+		if !away || again {
+			_, here = s.dispatcher.Resolve(agentID)
+		}
 		s.mu.Lock()
 		var first *liveTurn
 		if here && !s.closing {

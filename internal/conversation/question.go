@@ -290,25 +290,3 @@ func (s *Service) PendingQuestions(ctx context.Context, agentID string) ([]Pendi
 	slices.SortFunc(all, func(a, b PendingQuestion) int { return cmp.Or(a.AskedAt.Compare(b.AskedAt), cmp.Compare(a.ID, b.ID)) })
 	return all, nil
 }
-
-// mine returns the open turns of an agent, or with "" of all, that the caller may steer.
-func (s *Service) mine(ctx context.Context, agentID string) (turns []*liveTurn, err error) {
-	if id, ok := s.dispatcher.Resolve(agentID); ok {
-		agentID = id
-	}
-	scopes := make(map[string]string) // by agent
-	for _, t := range s.asking(agentID, "") {
-		id := t.feed.agentID
-		whose, ok := scopes[id]
-		if !ok {
-			if whose, err = s.scope(ctx, id); err != nil {
-				return nil, err
-			}
-			scopes[id] = whose
-		}
-		if whose == "" || whose == t.principal {
-			turns = append(turns, t)
-		}
-	}
-	return turns, nil
-}

@@ -278,22 +278,13 @@ func (s *Service) repeated(ctx context.Context, p auth.Principal, key string, di
 
 // dispatch hands a committed message to its agent. It belongs to no client connection any more.
 func (s *Service) dispatch(ctx context.Context, p auth.Principal, b *beginning, r SendRequest) error {
-	t := s.newTurn(ctx, b.feed, b.turn, b.ref, watcherOf(p))
-	s.mu.Lock()
-	s.open[t.id] = t
-	if r.Detached {
-		s.detach(t, t.begins)
-	}
-	s.mu.Unlock()
-	s.metrics.Turns.Inc()
-	s.metrics.TurnsOpen.Inc()
-	if err := s.allowed(ctx, p, t); err != nil {
+	t, err := s.start(ctx, p, b, r.Detached)
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchTimeout)
 	defer cancel()
-	err := s.give(ctx, t, Dispatch{TurnID: t.id, ThreadID: t.thread, Sender: r.Sender, Text: r.Text, Files: r.Files})
-	if err != nil {
+	if err := s.give(ctx, t, Dispatch{TurnID: t.id, ThreadID: t.thread, Sender: r.Sender, Text: r.Text, Files: r.Files}); err != nil {
 		return s.undelivered(t, err)
 	}
 	return nil
@@ -301,20 +292,30 @@ func (s *Service) dispatch(ctx context.Context, p auth.Principal, b *beginning, 
 
 // hold puts a committed message into the inbox of its agent.
 func (s *Service) hold(ctx context.Context, p auth.Principal, b *beginning, r SendRequest) error {
-	t := s.newTurn(ctx, b.feed, b.turn, b.ref, watcherOf(p))
-	s.mu.Lock()
-	s.open[t.id] = t
-	if r.Detached {
-		s.detach(t, t.begins)
-	}
-	s.list(t, false)
-	s.mu.Unlock()
-	s.metrics.Turns.Inc()
-	if err := s.allowed(ctx, p, t); err != nil {
+	if _, err := s.start(ctx, p, b, r.Detached); err != nil {
 		return err
 	}
 	s.Arrived(b.turn.AgentID) // perhaps long ago
 	return nil
+}
+
+// start makes a turn live, in the inbox of its agent where its message waits. It takes over the user of
+// the feed.
+func (s *Service) start(ctx context.Context, p auth.Principal, b *beginning, detached bool) (*liveTurn, error) {
+	t := s.newTurn(ctx, b.feed, b.turn, b.ref, watcherOf(p))
+	s.mu.Lock()
+	s.open[t.id] = t
+	if detached {
+		s.detach(t, t.begins)
+	}
+	if b.turn.State == Queued {
+		s.list(t, false)
+	} else {
+		s.metrics.TurnsOpen.Inc()
+	}
+	s.mu.Unlock()
+	s.metrics.Turns.Inc()
+	return t, s.allowed(ctx, p, t)
 }
 
 // allowed ends a turn whose sender has lost its rights while it began. The caller may also have just
