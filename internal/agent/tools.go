@@ -44,7 +44,10 @@ func (c *Conn) callTool(r *pb.ExecutePackTool) error {
 		}
 		c.asked[id] = struct{}{}
 	}
-	turn := c.onlyTurn()
+	turn := c.calls[r.GetTurnRequestId()]
+	if r.GetTurnRequestId() == "" {
+		turn = c.onlyTurn()
+	}
 	c.mu.Unlock()
 	switch {
 	case twice:

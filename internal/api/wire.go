@@ -110,6 +110,8 @@ func (e *encoder) payload(ev conversation.Event) (string, fields) {
 		return "tool_state", fields{"id": b.ID, "state": b.State, "detail": b.Detail}
 	case conversation.ToolResult:
 		return "tool_result", fields{"id": b.ID, "output": b.Output, "is_error": b.IsError}
+	case conversation.ToolRun:
+		return "tool_run", fields{"id": b.ID, "name": b.Name, "pack": b.Pack, "result": b.Result, "duration_us": b.Duration.Microseconds()}
 	case conversation.Approval:
 		f := fields{"id": b.ID, "name": b.Name, "input_json": b.Input, "request_id": ev.TurnID}
 		if !b.ExpiresAt.IsZero() {

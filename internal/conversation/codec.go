@@ -70,6 +70,8 @@ func decode(kind Kind, text, detail string) (Body, error) {
 		b, err := detailOf[ToolResult](detail)
 		b.Output = text
 		return b, err
+	case KindToolRun:
+		return detailOf[ToolRun](detail)
 	case KindApproval:
 		b, err := detailOf[Approval](detail)
 		b.Input = text

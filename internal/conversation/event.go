@@ -52,6 +52,7 @@ const (
 	KindDelivered
 	KindAsked
 	KindAnswered
+	KindToolRun
 )
 
 // Message is what somebody said to the agent; it begins a turn.
@@ -88,6 +89,16 @@ type ToolResult struct {
 	ID      string `json:"id"`
 	Output  string `json:"-"`
 	IsError bool   `json:"is_error,omitempty"`
+}
+
+// ToolRun says that the gateway has run a tool in the turn, whatever the agent tells of it. It comes when the
+// call has ended.
+type ToolRun struct {
+	ID       string        `json:"id"` // of the call, given by the gateway
+	Name     string        `json:"name"`
+	Pack     string        `json:"pack,omitempty"` // "" where there is no such tool
+	Result   string        `json:"result"`         // "ok", or the code of the fault
+	Duration time.Duration `json:"duration"`
 }
 
 // Approval is the agent's question whether it may run a tool.
@@ -224,6 +235,7 @@ func (Thinking) kind() Kind        { return KindThinking }
 func (ToolCall) kind() Kind        { return KindToolCall }
 func (ToolState) kind() Kind       { return KindToolState }
 func (ToolResult) kind() Kind      { return KindToolResult }
+func (ToolRun) kind() Kind         { return KindToolRun }
 func (Approval) kind() Kind        { return KindApproval }
 func (Usage) kind() Kind           { return KindUsage }
 func (FileSent) kind() Kind        { return KindFile }

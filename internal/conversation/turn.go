@@ -93,7 +93,7 @@ type liveTurn struct {
 	numbered  int                // approvals so far
 	decided   *Decision          // one that holds for the rest of the turn; nil if there is none
 	cancelled string             // why somebody asked to stop it; empty if nobody did
-	room      chan struct{}      // capacity 1: size has shrunk, or the turn has ended
+	room      chan struct{}      // capacity 1: size may have shrunk, or the turn has ended
 	done      chan struct{}      // closed when the Ended event is committed
 }
 
@@ -141,6 +141,7 @@ func (t *liveTurn) on(ctx context.Context, seq uint64, b Body) error {
 		t.mu.Lock()
 		if t.ending {
 			t.mu.Unlock()
+			t.signalRoom()
 			t.discard(b)
 			return ErrTurnEnded
 		}
@@ -155,6 +156,7 @@ func (t *liveTurn) on(ctx context.Context, seq uint64, b Body) error {
 			return context.Cause(ctx)
 		}
 	}
+	t.signalRoom() // others may wait as well
 	defer t.mu.Unlock()
 	t.heard = time.Now()
 	t.received = max(t.received, seq)
@@ -330,6 +332,11 @@ func (t *liveTurn) finish(e Ended, seq uint64) {
 		q.stop()
 	}
 	t.push(item{seq: seq, body: e})
+	t.signalRoom()
+}
+
+// signalRoom wakes one of those who wait for room.
+func (t *liveTurn) signalRoom() {
 	select {
 	case t.room <- struct{}{}:
 	default:
@@ -446,10 +453,20 @@ func (t *liveTurn) committed(size int) {
 	t.mu.Lock()
 	t.size -= size
 	t.mu.Unlock()
-	select {
-	case t.room <- struct{}{}:
-	default:
+	t.signalRoom()
+}
+
+// NoteTool records that a tool was run in a turn; without effect when the turn has ended. It waits, like the
+// agent's own events, while the log is too far behind, at most until ctx ends.
+func (s *Service) NoteTool(ctx context.Context, agentID, turnID string, run ToolRun) error {
+	t := s.working(agentID, turnID)
+	if t == nil || turnID == "" {
+		return nil
 	}
+	if err := t.on(ctx, 0, run); !errors.Is(err, ErrTurnEnded) {
+		return err
+	}
+	return nil
 }
 
 var _ Sink = (*liveTurn)(nil)

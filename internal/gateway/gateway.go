@@ -163,6 +163,11 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 
 	g.tools = packs.New(packs.Options{Logger: o.Logger, Registerer: reg, Rights: g.identity, Policies: policies(cfg.Tools), Tracer: tracer, Approve: func(ctx context.Context, c *packs.Call) error {
 		return g.conversations.AskApproval(ctx, c.AgentID, c.TurnID, conversation.Approval{ID: c.ID, Name: c.Tool, Input: string(c.Input)})
+	}, Ran: func(ctx context.Context, r packs.Run) {
+		err := g.conversations.NoteTool(ctx, r.AgentID, r.TurnID, conversation.ToolRun{ID: r.ID, Name: r.Tool, Pack: r.Pack, Result: r.Result, Duration: r.Took})
+		if err != nil && ctx.Err() == nil {
+			o.Logger.Error("a tool call is not in the log of its turn", "call_id", r.ID, "turn_id", r.TurnID, "error", err)
+		}
 	}})
 	g.mcp = mcp.New(mcp.Options{Logger: o.Logger, Tools: g.tools, Endpoint: g.mcpEndpoint(cfg), Enter: g.identity.Enter, Recheck: g.identity.Recheck})
 	g.onStop("MCP sessions", func(context.Context) error { g.mcp.Close(); return nil })

@@ -47,6 +47,9 @@ func (r *Registry) Call(ctx context.Context, c Caller, name string, input json.R
 	tracing.End(span, err, code)
 	took := time.Since(start)
 	r.metrics.observe(label, result, took)
+	if r.opts.Ran != nil && c.TurnID != "" {
+		r.opts.Ran(ctx, Run{Caller: c, ID: call.ID, Tool: clip(name), Pack: pack, Result: result, Took: took})
+	}
 	level := slog.LevelInfo
 	if fault.CodeOf(err) == fault.Internal && err != nil {
 		level = slog.LevelError

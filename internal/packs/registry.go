@@ -29,6 +29,18 @@ type Options struct {
 	Tracer     *tracing.Tracer   // nil to trace nothing
 	// Approve asks people whether a call may be made, and returns why it may not.
 	Approve func(ctx context.Context, c *Call) error
+	// Ran is told of each call that belongs to a turn, when it has ended and before its caller knows. Nil to tell nobody.
+	Ran func(ctx context.Context, r Run)
+}
+
+// A Run is a call that has ended.
+type Run struct {
+	Caller
+	ID     string // of the call
+	Tool   string // as it was asked for, clipped
+	Pack   string // "" where there is no such tool
+	Result string // "ok", or the code of its fault
+	Took   time.Duration
 }
 
 // A Registry knows all tools.

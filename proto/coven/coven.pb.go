@@ -3088,9 +3088,12 @@ func (*ExecuteToolResponse_Error) isExecuteToolResponse_Result() {}
 type ExecutePackTool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the agent, unique among its open calls.
-	RequestId     string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	ToolName      string `protobuf:"bytes,2,opt,name=tool_name,json=toolName,proto3" json:"tool_name,omitempty"`
-	InputJson     string `protobuf:"bytes,3,opt,name=input_json,json=inputJson,proto3" json:"input_json,omitempty"`
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	ToolName  string `protobuf:"bytes,2,opt,name=tool_name,json=toolName,proto3" json:"tool_name,omitempty"`
+	InputJson string `protobuf:"bytes,3,opt,name=input_json,json=inputJson,proto3" json:"input_json,omitempty"`
+	// SendMessage.request_id of the turn that the call is made in. Without it, it is the only
+	// turn that the agent is answering, if there is just one.
+	TurnRequestId string `protobuf:"bytes,100,opt,name=turn_request_id,json=turnRequestId,proto3" json:"turn_request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3142,6 +3145,13 @@ func (x *ExecutePackTool) GetToolName() string {
 func (x *ExecutePackTool) GetInputJson() string {
 	if x != nil {
 		return x.InputJson
+	}
+	return ""
+}
+
+func (x *ExecutePackTool) GetTurnRequestId() string {
+	if x != nil {
+		return x.TurnRequestId
 	}
 	return ""
 }
@@ -6364,13 +6374,14 @@ const file_coven_proto_rawDesc = "" +
 	"\voutput_json\x18\x02 \x01(\tH\x00R\n" +
 	"outputJson\x12\x16\n" +
 	"\x05error\x18\x03 \x01(\tH\x00R\x05errorB\b\n" +
-	"\x06result\"l\n" +
+	"\x06result\"\x94\x01\n" +
 	"\x0fExecutePackTool\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1b\n" +
 	"\ttool_name\x18\x02 \x01(\tR\btoolName\x12\x1d\n" +
 	"\n" +
-	"input_json\x18\x03 \x01(\tR\tinputJson\"t\n" +
+	"input_json\x18\x03 \x01(\tR\tinputJson\x12&\n" +
+	"\x0fturn_request_id\x18d \x01(\tR\rturnRequestId\"t\n" +
 	"\x0ePackToolResult\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12!\n" +

@@ -259,7 +259,8 @@ func (a *Agent) refusal(err error) error {
 	return nil
 }
 
-// CallTool runs one of the gateway's tools and returns its output. input is made JSON. An error of
+// CallTool runs one of the gateway's tools and returns its output. input is made JSON. With the context of a
+// handler, or one below it, the call belongs to the turn of that handler. An error of
 // the tool is a *ToolError; without a connection it is ErrDisconnected.
 func (a *Agent) CallTool(ctx context.Context, name string, input any) (json.RawMessage, error) {
 	a.mu.Lock()

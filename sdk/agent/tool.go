@@ -172,8 +172,9 @@ func (s *session) callTool(ctx context.Context, name string, input any) (json.Ra
 	id := uuid.NewString()
 	result, forget, _ := await(s, s.state.results, id) // nobody else has that id
 	defer forget()
+	turn, _ := ctx.Value(turnKey{}).(string)
 	if err := s.send(ctx, &pb.AgentMessage{Payload: &pb.AgentMessage_ExecutePackTool{ExecutePackTool: &pb.ExecutePackTool{
-		RequestId: id, ToolName: valid(name), InputJson: in,
+		RequestId: id, ToolName: valid(name), InputJson: in, TurnRequestId: turn,
 	}}}); err != nil {
 		return nil, err
 	}

@@ -51,7 +51,7 @@ func (s *session) enqueue(p *pb.SendMessage) {
 		s.reply(response(&pb.MessageResponse{RequestId: t.message.RequestID, Event: done("Error: " + busy)}))
 		return
 	}
-	t.ctx, t.cancel = context.WithCancelCause(s.work)
+	t.ctx, t.cancel = context.WithCancelCause(context.WithValue(s.work, turnKey{}, t.message.RequestID))
 	queue, running := st.threads[thread]
 	st.threads[thread] = append(queue, t)
 	st.turns[t.message.RequestID] = t
@@ -101,6 +101,9 @@ func (s *session) next(thread string) *turn {
 	t.started = true
 	return t
 }
+
+// turnKey is the key of the request id of the turn in its handler's context.
+type turnKey struct{}
 
 // handle answers one message and reports how it ended.
 func (s *session) handle(t *turn) {

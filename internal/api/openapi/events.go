@@ -76,6 +76,13 @@ var events = []event{
 		{"reason", oneOf("", conversation.ReasonTimeout, conversation.ReasonNoResponse), "why nobody has"},
 		{"request_id", str, "the turn"},
 	}},
+	{"tool_run", "ToolRun", "The gateway has run a tool in the turn. The agent tells of it by itself, too, with ids of its own.", fields{
+		{"id", str, "of the call, as the gateway's log names it"},
+		{"name", str, ""},
+		{"pack", str, "that has the tool; empty where there is no such tool"},
+		{"result", str, "`ok`, or the code of the failure"},
+		{"duration_us", number, "in microseconds, with the time that people took to approve it"},
+	}},
 	{"file", "File", "The agent has produced a file.", file},
 	{"usage", "Usage", "Tokens that were spent since the last such event.", usage},
 	{"session_init", "SessionInit", "Which session of its backend the agent uses for the thread.", fields{
