@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run build test browser verify lint proto generate bench fuzz
+.PHONY: help run build test browser verify lint proto generate bench fuzz release
 
 GO ?= go
 
@@ -68,3 +68,6 @@ fuzz: ## run each fuzz target for 30 seconds
 			echo "$$dir $$target"; \
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime 30s "./$$dir" || exit 1; \
 		done
+
+release: ## build archives for all systems into dist/; the same commit gives the same bytes
+	$(GO) run ./internal/release
