@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"coven-gateway/internal/cli"
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/gateway"
+	"coven-gateway/internal/store"
 	"coven-gateway/internal/tracing/otlp"
 )
 
@@ -51,6 +53,7 @@ func applyDataDir(cfg *config.Config, dir string) {
 func serveCommand() *cobra.Command {
 	var path string
 	var addrs addresses
+	var check bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the gateway",
@@ -72,6 +75,13 @@ addresses only and keeps its data in a folder of its own.`,
 			for _, w := range warnings {
 				logger.Warn("configuration", "warning", w.String())
 			}
+			if check {
+				if err := checkServe(cmd.Context(), cfg, logger); err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "ok")
+				return nil
+			}
 			o := gateway.Options{Config: cfg, Logger: logger, Version: cli.Version()}
 			spans, err := otlp.Provider(cmd.Context(), os.Getenv, cli.Version(), logger)
 			if err != nil {
@@ -81,18 +91,24 @@ addresses only and keeps its data in a folder of its own.`,
 				o.Traces = spans
 				defer stopSpans(cmd.Context(), spans.Shutdown, logger)
 			}
-			gw, err := gateway.New(cmd.Context(), o)
-			if err != nil {
-				return err
-			}
-			logger.Info("serving", "http", gw.HTTPAddr().String(), "grpc", gw.GRPCAddr().String(),
-				"data_dir", cfg.DataDir, "config", cfg.File(), "traces", spans != nil, "version", cli.Version())
-			return gw.Run(cmd.Context())
+			srv := &server{options: o, logger: logger}
+			return srv.serve(cmd.Context(), func(gw *gateway.Gateway) {
+				logger.Info("serving", "http", gw.HTTPAddr().String(), "grpc", gw.GRPCAddr().String(),
+					"data_dir", cfg.DataDir, "config", cfg.File(), "traces", spans != nil, "version", cli.Version(), "pid", os.Getpid())
+			})
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "read the configuration from `file`")
+	cmd.Flags().BoolVar(&check, "check", false, "only look whether it would start, also beside a running gateway")
 	addrs.register(cmd, "")
 	return cmd
+}
+
+// checkServe looks at what serve needs, as far as that is possible beside a running gateway.
+func checkServe(ctx context.Context, cfg config.Config, logger *slog.Logger) error {
+	return store.Check(ctx, store.Options{
+		Path: cfg.Database.Path, Synchronous: string(cfg.Database.Synchronous), Logger: logger, Registerer: prometheus.NewRegistry(),
+	})
 }
 
 // stopSpans has the last spans sent.

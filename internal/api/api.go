@@ -60,6 +60,7 @@ type Options struct {
 	// request's; leave is called when the request is done.
 	Admit    func(*http.Request, auth.Rule) (ctx context.Context, leave func(), err error)
 	Stopping <-chan struct{} // closed when streams have to end
+	Replaced func() bool     // whether they end because another process takes over: readers may come back at once
 	Tracer   *tracing.Tracer // nil to trace nothing
 }
 

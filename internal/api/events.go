@@ -16,6 +16,8 @@ const (
 	keepAlive = 15 * time.Second
 	// retryHint is how long clients wait before they come back after a shutdown.
 	retryHint = time.Second
+	// replacedHint is how long, when another process has the sockets already.
+	replacedHint = 50 * time.Millisecond
 	// standardPage and mostEvents bound a page of events.
 	standardPage = 100
 	mostEvents   = 1000
@@ -139,7 +141,12 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, reader *conversatio
 				return clientGone(err)
 			}
 		case <-a.Stopping:
-			s.Retry(retryHint)
+			if a.Replaced() {
+				s.Comment("the gateway is being replaced: come back at once")
+				s.Retry(replacedHint)
+			} else {
+				s.Retry(retryHint)
+			}
 			if err := s.Flush(); err != nil {
 				return clientGone(err)
 			}

@@ -124,8 +124,8 @@ func figures(reg prometheus.Gatherer) map[string]float64 {
 
 // listenLocally opens a listener that other machines cannot reach. The configuration was checked, but names
 // may mean anything.
-func listenLocally(addr string) (net.Listener, error) {
-	l, err := listen(nil, addr, "admin", "admin.listen")
+func listenLocally(given net.Listener, addr string) (net.Listener, error) {
+	l, err := listen(given, addr, "admin", "admin.listen")
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
@@ -60,7 +59,11 @@ type Options struct {
 	Traces trace.TracerProvider
 
 	// Listeners to use instead of the configured addresses; nil to listen there.
-	GRPC, HTTP net.Listener
+	GRPC, HTTP, Admin net.Listener
+
+	// Returning are the ids of agents that were connected to a process that this one takes over from:
+	// clients wait a moment for them.
+	Returning []string
 }
 
 // A Gateway is a running gateway.
@@ -76,6 +79,11 @@ type Gateway struct {
 	adminServer   *http.Server // serves there
 	grpcServer    *grpc.Server
 	httpServer    *http.Server
+	newcomers     newcomers
+	health        *healthService
+	reunion       *reunion
+	goodbye       chan struct{} // closed when grpcServer has stopped gracefully; nil before it is told to
+	replaced      atomic.Bool   // somebody takes over
 	routes        []string      // patterns that httpServer serves
 	stopping      chan struct{} // closed when readers have to end
 	failed        chan error    // a listener died; capacity 3
@@ -121,8 +129,8 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		return err
 	}
 	g.onStop("gRPC listener", closeListener(g.grpc))
-	if cfg.Admin.Listen != "" {
-		if g.admin, err = listenLocally(cfg.Admin.Listen); err != nil {
+	if cfg.Admin.Listen != "" || o.Admin != nil {
+		if g.admin, err = listenLocally(o.Admin, cfg.Admin.Listen); err != nil {
 			return err
 		}
 		g.onStop("admin listener", closeListener(g.admin))
@@ -161,6 +169,8 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.onStop("identity", func(context.Context) error { return g.identity.Close() })
 	g.warnIfOpen(cfg)
 
+	g.reunion = newReunion(o.Returning)
+	g.onStop("wait for agents", func(context.Context) error { g.reunion.end(); return nil })
 	g.tools = packs.New(packs.Options{Logger: o.Logger, Registerer: reg, Rights: g.identity, Policies: policies(cfg.Tools), Tracer: tracer, Approve: func(ctx context.Context, c *packs.Call) error {
 		return g.conversations.AskApproval(ctx, c.AgentID, c.TurnID, conversation.Approval{ID: c.ID, Name: c.Tool, Input: string(c.Input)})
 	}, Ran: func(ctx context.Context, r packs.Run) {
@@ -176,7 +186,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		Logger: o.Logger, Registerer: reg, Tools: g.tools, ServerID: serverID, Admit: g.identity.Admit,
 		Resume:           func(id string, working []string) []conversation.Resumable { return g.conversations.Resume(id, working) },
 		Grant:            g.mcp.Grant,
-		Arrived:          func(id string) { g.conversations.Arrived(id) },
+		Arrived:          func(id string) { g.conversations.Arrived(id); g.reunion.arrived(id) },
 		ReconnectGrace:   cfg.Agents.ReconnectGracePeriod,
 		HeartbeatTimeout: cfg.Agents.HeartbeatTimeout,
 	})
@@ -211,21 +221,26 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
 		AnyHost:  !g.identity.Open() || cfg.Auth.OpenRemote,
 		Identity: g.identity, Admit: admit(g.identity, g.mcp), CORSOrigins: cfg.Server.CORSOrigins,
-		Stopping: g.stopping, Tracer: tracer,
+		Stopping: g.stopping, Replaced: g.replaced.Load, Tracer: tracer,
 	})
 	g.routes = front.Routes()
 	g.httpServer = &http.Server{
-		Handler: front.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: g.reunion.handler(front.Handler()), ConnState: g.newcomers.state, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 	}
 	g.onStop("HTTP server", g.stopHTTP)
-	g.grpcServer = grpc.NewServer(append(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), interceptors(g.identity, o.Logger, tracer)...)...)
+	g.grpcServer = grpc.NewServer(slices.Concat(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), g.reunion.interceptors(), interceptors(g.identity, o.Logger, tracer))...)
 	g.agents.Register(g.grpcServer)
 	pb.RegisterPackServiceServer(g.grpcServer, remote)
 	client.Register(g.grpcServer, client.Options{Identity: g.identity, Conversations: g.conversations, Agents: g.agents, Stopping: g.stopping})
 	admin.Register(g.grpcServer, g.identity, g.conversations)
-	serving := health.NewServer()
-	healthpb.RegisterHealthServer(g.grpcServer, serving)
+	g.health = newHealth(func() error {
+		if err := disk.Healthy(); err != nil {
+			return err
+		}
+		return g.conversations.Healthy()
+	})
+	healthpb.RegisterHealthServer(g.grpcServer, g.health)
 	reflection.Register(g.grpcServer)
 	if err := served(g.grpcServer); err != nil {
 		return err
@@ -248,7 +263,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.onStop("agents", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, stopAgents)
 		defer cancel()
-		return g.agents.Shutdown(ctx, "the gateway is shutting down")
+		return g.agents.Shutdown(ctx, g.farewell())
 	})
 	// First of all: no new turns, and the open ones may finish. Agents hear of the shutdown only
 	// after that, because they leave at once when they do.
@@ -257,12 +272,21 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		defer cancel()
 		return g.conversations.Drain(ctx)
 	})
-	g.onStop("health service", func(context.Context) error { serving.Shutdown(); return nil })
+	g.onStop("health service", func(context.Context) error { g.health.close(); return nil })
 	return nil
+}
+
+// farewell is what agents are told at the end.
+func (g *Gateway) farewell() string {
+	if g.replaced.Load() {
+		return "the gateway is being replaced: come back at once"
+	}
+	return "the gateway is shutting down"
 }
 
 // Start serves. It returns at once.
 func (g *Gateway) Start() {
+	g.health.watch()
 	go func() {
 		if err := g.httpServer.Serve(g.http); !errors.Is(err, http.ErrServerClosed) {
 			g.failed <- fmt.Errorf("HTTP listener: %w", err)
@@ -291,6 +315,25 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case err = <-g.failed:
 	}
 	return errors.Join(err, g.Stop(context.WithoutCancel(ctx)))
+}
+
+// Failed receives when a listener dies.
+func (g *Gateway) Failed() <-chan error { return g.failed }
+
+// Release stops as Stop does, for somebody who holds the same sockets and serves next. Before anything
+// else it stops accepting, so that whoever comes waits for the next process and is not refused, and asks
+// its HTTP and gRPC connections to come anew; what is under way on them goes on as in any stop.
+func (g *Gateway) Release(ctx context.Context) error {
+	g.replaced.Store(true)
+	g.httpServer.SetKeepAlivesEnabled(false)
+	var errs []error
+	for _, l := range []net.Listener{g.http, g.grpc, g.admin} {
+		if l != nil {
+			errs = append(errs, closeListener(l)(ctx))
+		}
+	}
+	g.leaveGRPC()
+	return errors.Join(append(errs, g.Stop(ctx))...)
 }
 
 // Stop takes everything down, the latest first. Open turns get the configured grace, or as much of
@@ -349,6 +392,7 @@ func (g *Gateway) Agents() *agent.Registry { return g.agents }
 func (g *Gateway) stopHTTP(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopListeners)
 	defer cancel()
+	defer time.AfterFunc(newGrace, g.newcomers.close).Stop()
 	if err := g.httpServer.Shutdown(ctx); err != nil {
 		return errors.Join(err, g.httpServer.Close())
 	}
@@ -356,18 +400,27 @@ func (g *Gateway) stopHTTP(ctx context.Context) error {
 }
 
 func (g *Gateway) stopGRPC(context.Context) error {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		g.grpcServer.GracefulStop()
-	}()
+	g.leaveGRPC()
 	select {
-	case <-done:
+	case <-g.goodbye:
 	case <-time.After(stopListeners):
 		g.grpcServer.Stop() // makes GracefulStop return
-		<-done
+		<-g.goodbye
 	}
 	return nil
+}
+
+// leaveGRPC asks gRPC clients to come anew for their next call; stopGRPC waits for those under way. Only
+// Release and Stop call it, one after the other.
+func (g *Gateway) leaveGRPC() {
+	if g.goodbye != nil {
+		return
+	}
+	g.goodbye = make(chan struct{})
+	go func() {
+		defer close(g.goodbye)
+		g.grpcServer.GracefulStop()
+	}()
 }
 
 // listen opens a listener; an address that is taken is explained.
