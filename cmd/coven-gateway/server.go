@@ -39,12 +39,15 @@ type server struct {
 	options gateway.Options
 	logger  *slog.Logger
 	sockets []handover.Socket
-	orphan  bool // the process before this one has died with the store locked
+	failed  *handover.Request // asked for a hand-over that has failed too late; answered when the gateway is back
+	why     error             // why it has failed
+	orphan  bool              // the process before this one has died with the store locked
 }
 
 // serve runs until ctx ends, the gateway fails, or another process has taken over.
 func (s *server) serve(ctx context.Context, serving func(*gateway.Gateway)) error {
 	defer s.close()
+	defer func() { s.answerFailed(errors.New("and the old process does not serve either")) }()
 	predecessor, err := handover.Inherit()
 	if err != nil {
 		return err
@@ -135,6 +138,15 @@ func (s *server) openSockets(given []handover.Socket) error {
 	return nil
 }
 
+// answerFailed answers who has asked for a hand-over that has failed, if somebody has; more is what
+// has happened since then.
+func (s *server) answerFailed(more error) {
+	if s.failed != nil {
+		s.failed.Answer(0, errors.Join(s.why, more))
+		s.failed, s.why = nil, nil
+	}
+}
+
 func (s *server) close() {
 	for _, socket := range s.sockets {
 		_ = socket.Close() // nobody uses it any more
@@ -201,8 +213,11 @@ func (s *server) run(ctx context.Context, gw *gateway.Gateway, predecessor *hand
 			s.logger.Warn("the process before this one is not told that it can end", "error", err)
 		}
 	}
-	s.notify(handover.Ready)
+	if predecessor == nil { // which systemd hears it from, with the number of this process
+		s.notify(handover.Ready)
+	}
 	serving(gw)
+	s.answerFailed(nil)
 	for {
 		select {
 		case <-ctx.Done():
@@ -218,12 +233,13 @@ func (s *server) run(ctx context.Context, gw *gateway.Gateway, predecessor *hand
 				r.Answer(0, err)
 				continue
 			}
-			err = s.handOver(ctx, gw, heir, binary)
-			r.Answer(heir.PID, err)
-			if err != nil {
-				s.logger.Error("the gateway is not replaced: it opens its data again", "binary", binary, "error", err)
+			if err = s.handOver(ctx, gw, heir, binary); err == nil {
+				r.Answer(heir.PID, nil)
+				return true, nil
 			}
-			return err == nil, nil
+			s.logger.Error("the gateway is not replaced: it opens its data again", "binary", binary, "error", err)
+			s.failed, s.why = r, err
+			return false, nil
 		}
 	}
 }

@@ -31,7 +31,7 @@ var imports = []struct {
 	why   string
 }{
 	{
-		who:  []string{"internal/fault/...", "internal/config/...", "internal/tracing/...", "proto/...", "web/..."},
+		who:  []string{"internal/fault/...", "internal/config/...", "internal/tracing/...", "internal/handover", "proto/...", "web/..."},
 		only: []string{},
 		why:  "leaves stand alone",
 	},

@@ -82,6 +82,7 @@ type process struct {
 	token                string // of its owner, where it asks for credentials
 	cmd                  *exec.Cmd
 	out                  bytes.Buffer
+	log                  *os.File // what it says goes there instead, if processes come after it
 }
 
 func newProcess(t testing.TB) *process {
@@ -116,6 +117,9 @@ func (p *process) start() time.Duration {
 	p.cmd = exec.Command(p.bin, "serve", "--grpc-addr", p.grpc, "--http-addr", p.http, "--data-dir", p.dir)
 	p.cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+p.dir, "COVEN_CONFIG=", "COVEN_DB_PATH=")
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	if p.log != nil {
+		p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	}
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}

@@ -18,6 +18,9 @@ const (
 	Watchdog  = "WATCHDOG=1"
 )
 
+// notifyTime bounds a notification: systemd may be busy, and people wait for the gateway.
+const notifyTime = time.Second
+
 // Supervised reports whether systemd wants to be told of states.
 func Supervised() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
@@ -38,6 +41,9 @@ func Notify(state string) error {
 		return fmt.Errorf("notify systemd: %w", err)
 	}
 	defer conn.Close()
+	if err := conn.SetWriteDeadline(time.Now().Add(notifyTime)); err != nil {
+		return fmt.Errorf("notify systemd: %w", err)
+	}
 	if _, err := conn.Write([]byte(state)); err != nil {
 		return fmt.Errorf("notify systemd: %w", err)
 	}
