@@ -58,10 +58,12 @@ type Options struct {
 	CORSOrigins   []string // web sites whose pages may call the API
 	// Admit authenticates a request and authorizes it. The context that it returns replaces the
 	// request's; leave is called when the request is done.
-	Admit    func(*http.Request, auth.Rule) (ctx context.Context, leave func(), err error)
-	Stopping <-chan struct{} // closed when streams have to end
-	Replaced func() bool     // whether they end because another process takes over: readers may come back at once
-	Tracer   *tracing.Tracer // nil to trace nothing
+	Admit func(*http.Request, auth.Rule) (ctx context.Context, leave func(), err error)
+	// EnterStream counts a stream of the caller in ctx, or refuses it; leave is called when it has ended.
+	EnterStream func(ctx context.Context) (leave func(), err error)
+	Stopping    <-chan struct{} // closed when streams have to end
+	Replaced    func() bool     // whether they end because another process takes over: readers may come back at once
+	Tracer      *tracing.Tracer // nil to trace nothing
 }
 
 // Agents tells who is connected.

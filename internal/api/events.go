@@ -42,6 +42,11 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, agentID string, f c
 		return err
 	}
 	if wants(r, "text/event-stream") {
+		leave, err := a.EnterStream(r.Context())
+		if err != nil {
+			return err
+		}
+		defer leave()
 		reader, err := a.Conversations.Reader(r.Context(), agentID, f, after)
 		if err != nil {
 			return err

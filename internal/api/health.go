@@ -41,6 +41,11 @@ func cause(err error) string {
 
 // healthStream shows a browser that the gateway is there.
 func (a *API) healthStream(w http.ResponseWriter, r *http.Request) error {
+	leave, err := a.EnterStream(r.Context())
+	if err != nil {
+		return err
+	}
+	defer leave()
 	s := sse.NewWriter(w)
 	if r.Method == http.MethodHead {
 		return nil

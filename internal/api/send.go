@@ -81,11 +81,18 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request, in conversation.Se
 	if in.Key == "" {
 		resume = 0 // a message that is new has nothing to resume
 	}
+	whole := wants(r, "application/json") && !wants(r, "text/event-stream")
+	if !whole { // before there is a turn, because who is refused tries again
+		leave, err := a.EnterStream(r.Context())
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
 	t, err := a.Conversations.Send(r.Context(), in)
 	if err != nil {
 		return orGone(r.Context(), err)
 	}
-	whole := wants(r, "application/json") && !wants(r, "text/event-stream")
 	if whole && t.State == conversation.Queued { // it may take days
 		return writeJSON(w, http.StatusAccepted, turnFields(t))
 	}

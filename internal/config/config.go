@@ -102,8 +102,8 @@ type Agents struct {
 	ApprovalTimeout      time.Duration // agents.approval_timeout: when the question whether an agent may run a tool is denied; zero means not before its turn ends
 }
 
-// Limits bound what one request may bring and how many may come. All but the rates are
-// more than zero; a rate of zero is no limit.
+// Limits bound what one request may bring and how many may come. The first four are
+// more than zero; zero is no limit for the others.
 type Limits struct {
 	RequestBody Size // limits.request_body: body of an HTTP request, in bytes
 	Message     Size // limits.message: text of one message, in bytes
@@ -112,6 +112,13 @@ type Limits struct {
 
 	RequestsPerSecond        int // limits.requests_per_second: HTTP requests of one principal
 	AddressRequestsPerSecond int // limits.address_requests_per_second: requests of one address to what needs no credentials, and those whose credentials are wrong
+
+	Connections        int  // limits.connections: open connections of each listener, HTTP and gRPC
+	AddressConnections int  // limits.address_connections: those of one remote address
+	Streams            int  // limits.streams: streams of one principal that are open, over HTTP and gRPC
+	AgentTurns         int  // limits.agent_turns: turns that one agent works on
+	TurnsPerMinute     int  // limits.turns_per_minute: turns that one principal begins
+	Turn               Size // limits.turn: what an agent may answer in one turn, in bytes
 }
 
 // Retention says for how long things are kept. Zero is for ever; an age is otherwise at least
@@ -191,6 +198,13 @@ func Default() Config {
 
 			RequestsPerSecond:        1000,
 			AddressRequestsPerSecond: 50,
+
+			Connections:        20_000,
+			AddressConnections: 10_000,
+			Streams:            2000,
+			AgentTurns:         256,
+			TurnsPerMinute:     1000,
+			Turn:               256 * MiB,
 		},
 		Logging: Logging{Level: slog.LevelInfo, Format: Text},
 		Metrics: Metrics{Enabled: true, Path: "/metrics"},
@@ -245,6 +259,12 @@ func (c *Config) fields() []field {
 		count("limits.attachments", &c.Limits.Attachments),
 		count("limits.requests_per_second", &c.Limits.RequestsPerSecond),
 		count("limits.address_requests_per_second", &c.Limits.AddressRequestsPerSecond),
+		count("limits.connections", &c.Limits.Connections),
+		count("limits.address_connections", &c.Limits.AddressConnections),
+		count("limits.streams", &c.Limits.Streams),
+		count("limits.agent_turns", &c.Limits.AgentTurns),
+		count("limits.turns_per_minute", &c.Limits.TurnsPerMinute),
+		size("limits.turn", &c.Limits.Turn),
 
 		age("retention.events", &c.Retention.Events),
 		size("retention.events_size", &c.Retention.EventsSize),

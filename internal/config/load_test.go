@@ -179,8 +179,8 @@ func TestAccepted(t *testing.T) {
 		{"agents", "agents: {heartbeat_interval: 1s, heartbeat_timeout: 1500ms, reconnect_grace_period: 1m, turn_silence_timeout: 1h30m, cancel_grace_period: 2s, approval_timeout: 5m}", nil, func(c *Config) {
 			c.Agents = Agents{time.Second, 1500 * time.Millisecond, time.Minute, 90 * time.Minute, 2 * time.Second, 5 * time.Minute}
 		}},
-		{"limits", "limits: {request_body: 8MiB, message: 10MB, file: 65536, attachments: 3, requests_per_second: 4, address_requests_per_second: 5}", nil, func(c *Config) {
-			c.Limits = Limits{8 << 20, 10_000_000, 65536, 3, 4, 5}
+		{"limits", "limits: {request_body: 8MiB, message: 10MB, file: 65536, attachments: 3, requests_per_second: 4, address_requests_per_second: 5, connections: 6, address_connections: 7, streams: 8, agent_turns: 9, turns_per_minute: 10, turn: 11}", nil, func(c *Config) {
+			c.Limits = Limits{8 << 20, 10_000_000, 65536, 3, 4, 5, 6, 7, 8, 9, 10, 11}
 		}},
 		{"no rate limits", "limits: {requests_per_second: 0, address_requests_per_second: 0}", nil, func(c *Config) {
 			c.Limits.RequestsPerSecond, c.Limits.AddressRequestsPerSecond = 0, 0
@@ -343,6 +343,12 @@ func TestRefused(t *testing.T) {
 		{"too many tools", "tools: {disabled: [" + numbered("t%d", 513) + "]}", nil, "g.yaml:1:19: tools.disabled: can have at most 512 entries, not 513"},
 		{"negative rates", "limits:\n  requests_per_second: -1\n  address_requests_per_second: -2", nil, "g.yaml:2:24: limits.requests_per_second: must be zero (no limit) or more, not -1\n" +
 			"g.yaml:3:32: limits.address_requests_per_second: must be zero (no limit) or more, not -2"},
+		{"negative counts", "limits:\n  connections: -1\n  address_connections: -1\n  streams: -1\n  agent_turns: -1\n  turns_per_minute: -1\n  turn: -1", nil, "g.yaml:2:16: limits.connections: must be zero (no limit) or more, not -1\n" +
+			"g.yaml:3:24: limits.address_connections: must be zero (no limit) or more, not -1\n" +
+			"g.yaml:4:12: limits.streams: must be zero (no limit) or more, not -1\n" +
+			"g.yaml:5:16: limits.agent_turns: must be zero (no limit) or more, not -1\n" +
+			"g.yaml:6:21: limits.turns_per_minute: must be zero (no limit) or more, not -1\n" +
+			"g.yaml:7:9: limits.turn: must be zero (no limit) or more, not -1"},
 		{"string for a rate", "limits: {requests_per_second: many}", nil, `g.yaml:1:31: limits.requests_per_second: expected a whole number, got the string "many"`},
 		{"auto registration", "auth: {agent_auto_registration: yes}", nil, `g.yaml:1:33: auth.agent_auto_registration: must be approved, pending or disabled, not "yes"`},
 		{"tailscale", "tailscale: {enabled: true}", nil, "g.yaml:1:22: tailscale.hostname is required when tailscale is enabled\ng.yaml:1:22: tailscale.auth_key is required when tailscale is enabled (or set TS_AUTHKEY)"},

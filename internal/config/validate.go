@@ -97,6 +97,12 @@ func (c Config) broken() []*Complaint {
 	positive(&r, "limits.attachments", c.Limits.Attachments, strconv.Itoa)
 	r.rate("limits.requests_per_second", c.Limits.RequestsPerSecond)
 	r.rate("limits.address_requests_per_second", c.Limits.AddressRequestsPerSecond)
+	r.rate("limits.connections", c.Limits.Connections)
+	r.rate("limits.address_connections", c.Limits.AddressConnections)
+	r.rate("limits.streams", c.Limits.Streams)
+	r.rate("limits.agent_turns", c.Limits.AgentTurns)
+	r.rate("limits.turns_per_minute", c.Limits.TurnsPerMinute)
+	notNegative(&r, "limits.turn", c.Limits.Turn)
 
 	r.age("retention.events", c.Retention.Events)
 	notNegative(&r, "retention.events_size", c.Retention.EventsSize)

@@ -302,6 +302,7 @@ func (t *liveTurn) conclude(number int, d Decision) bool {
 		return false
 	}
 	t.asked = slices.Delete(t.asked, i, i+1)
+	t.answeredNow()
 	t.push(item{body: d})
 	return true
 }
@@ -328,6 +329,7 @@ func (t *liveTurn) decide(v Verdict, d Decision) (Question, error) {
 	}
 	q.stop()
 	t.asked = slices.Delete(t.asked, i, i+1)
+	t.answeredNow()
 	if d.All {
 		t.decided = &d
 	}

@@ -114,6 +114,9 @@ func (s *Service) next(agentID string, in *inbox, away bool) *liveTurn {
 
 // free returns the first message of an inbox in whose thread nothing is under way. s.mu is held.
 func (s *Service) free(agentID string, in *inbox) *liveTurn {
+	if s.full(agentID) {
+		return nil // the end of one of its turns has the inbox looked at
+	}
 	busy := make(map[string]bool)
 	for _, t := range s.open {
 		if t.feed.agentID == agentID && !t.waiting {
@@ -240,8 +243,9 @@ func (s *Service) depart(t *liveTurn) (handed <-chan struct{}, ok bool) {
 	}
 	s.unlist(t)
 	s.metrics.TurnsOpen.Inc()
-	t.heard = time.Now()
-	t.silence.Reset(s.opts.SilenceTimeout)
+	s.atWork[t.feed.agentID]++
+	t.heard, t.warned = time.Now(), false
+	t.silence.Reset(s.untilWarning())
 	ch := make(chan struct{})
 	t.handed = ch
 	t.push(item{body: Delivered{}})
@@ -260,6 +264,7 @@ func (s *Service) comeBack(t *liveTurn) bool {
 	}
 	t.silence.Stop()
 	s.metrics.TurnsOpen.Dec()
+	s.rest(t.feed.agentID)
 	t.push(item{body: Enqueued{Until: t.until}})
 	s.list(t, true)
 	return true

@@ -24,6 +24,7 @@ type Metrics struct {
 	RemovedContents   prometheus.Counter
 	RemovedFileBytes  prometheus.Counter
 	LastRun           prometheus.Gauge
+	Refusals          *prometheus.CounterVec // by the key of the limit; those of other packages, too
 }
 
 // NewMetrics registers the figures of this package.
@@ -50,7 +51,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		RemovedFileBytes:  prometheus.NewCounter(prometheus.CounterOpts{Name: "coven_removed_content_bytes_total", Help: "Bytes of contents of files removed from the disk."}),
 		LastRun:           prometheus.NewGauge(prometheus.GaugeOpts{Name: "coven_retention_last_run_timestamp_seconds", Help: "When retention was last applied; 0 if it was not yet."}),
 	}
-	reg.MustRegister(m.Turns, m.TurnsEnded, m.TurnsOpen, m.TurnsWaiting, m.TurnSeconds, m.FirstEventSeconds, m.Events, m.Bytes,
+	m.Refusals = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "coven_limit_refusals_total", Help: "What was refused or ended because of a limit, by its key."}, []string{"limit"})
+	for _, key := range []string{KeyTurn, keyAgentTurns, keyTurnsPerMin} {
+		m.Refusals.WithLabelValues(key)
+	}
+	reg.MustRegister(m.Refusals, m.Turns, m.TurnsEnded, m.TurnsOpen, m.TurnsWaiting, m.TurnSeconds, m.FirstEventSeconds, m.Events, m.Bytes,
 		m.CommitEvents, m.CommitSeconds, m.CommitFailures, m.CommitQueue, m.Readers,
 		m.PrunedTurns, m.PrunedEvents, m.PrunedBytes, m.ExpiredFiles, m.RemovedContents, m.RemovedFileBytes, m.LastRun)
 	for _, s := range []TurnState{Done, Failed, Cancelled, Interrupted, Expired} {

@@ -187,6 +187,7 @@ func (t *liveTurn) giveUp(q *PendingQuestion, reason string) Answered {
 func (t *liveTurn) settle(q *PendingQuestion) bool {
 	before := len(t.questions)
 	t.questions = slices.DeleteFunc(t.questions, func(x *PendingQuestion) bool { return x == q })
+	t.answeredNow()
 	return len(t.questions) < before
 }
 
@@ -245,6 +246,7 @@ func (t *liveTurn) answer(id string, a Answered) bool {
 	}
 	q := t.questions[i]
 	t.questions = slices.Delete(t.questions, i, i+1)
+	t.answeredNow()
 	t.heard = time.Now()
 	t.push(item{body: a})
 	q.reply <- a // has room: it is settled once

@@ -31,6 +31,14 @@ const (
 	MaxReason         = 1000
 )
 
+// The keys of the configuration that a refusal names.
+const (
+	KeyTurn        = "limits.turn"
+	keyAgentTurns  = "limits.agent_turns"
+	keyTurnsPerMin = "limits.turns_per_minute"
+	keySilence     = "agents.turn_silence_timeout"
+)
+
 // dispatchTimeout bounds how long a message waits for an agent that takes nothing.
 const dispatchTimeout = 30 * time.Second
 
@@ -56,6 +64,9 @@ type Options struct {
 	MaxFile         int64         // bytes of one file
 	ApprovalTimeout time.Duration // a question whether a tool may run is denied after that; 0 for never
 	MaxFiles        int           // files of one message
+	MaxTurn         int64         // bytes that an agent may answer in one turn; 0 for no limit
+	AgentTurns      int           // turns that one agent works on; 0 for no limit
+	TurnsPerMinute  int           // turns that one principal begins; 0 for no limit
 	Retention       Retention     // what is kept
 }
 
@@ -71,6 +82,7 @@ type Service struct {
 	keeper     *keeper
 	policies   atomic.Pointer[map[string][]ToolRule] // of approvals, by agent id; not changed in place
 	ruling     chan struct{}                         // capacity 1: full while somebody changes the policies
+	beginning  *auth.Limiter                         // of principals that begin turns
 	answers    sync.WaitGroup                        // to questions that people do not answer; started while their turn is open
 	pruning    chan struct{}                         // capacity 1: full while somebody has something removed from a conversation
 
@@ -84,6 +96,7 @@ type Service struct {
 	detached  map[string][]*detached            // by agent id, in the order of their beginning
 	inboxes   map[string]*inbox                 // by agent id; only those in use
 	waiting   int                               // turns in inboxes; they are in open, too
+	atWork    map[string]int                    // turns that are in no inbox, by agent id, those included that begin
 	closing   bool
 	sending   int
 	drained   chan struct{} // closed when closing and nothing is under way or being sent
@@ -103,6 +116,8 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		followers: make(map[string]map[*Follower]struct{}),
 		detached:  make(map[string][]*detached),
 		inboxes:   make(map[string]*inbox),
+		atWork:    make(map[string]int),
+		beginning: auth.NewLimiter(float64(o.TurnsPerMinute)/60, o.TurnsPerMinute),
 		drained:   make(chan struct{}),
 		pruning:   make(chan struct{}, 1),
 		ruling:    make(chan struct{}, 1),
@@ -212,8 +227,22 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 			return Turn{}, err
 		}
 	}
+	if err := s.mayBegin(p); err != nil {
+		return Turn{}, err
+	}
+	if r.Delivery != Queue {
+		if err := s.reserve(agentID); err != nil {
+			return Turn{}, err
+		}
+	}
+	unreserve := func() {
+		if r.Delivery != Queue {
+			s.unreserve(agentID)
+		}
+	}
 	f, err := s.acquire(ctx, agentID)
 	if err != nil {
+		unreserve()
 		return Turn{}, err
 	}
 	msg := Message{Sender: r.Sender, PrincipalID: p.ID, Text: r.Text}
@@ -222,6 +251,7 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 		stored, err := s.storeFile(ctx, a)
 		if err != nil {
 			s.release(f)
+			unreserve()
 			return Turn{}, err
 		}
 		msg.Files = append(msg.Files, stored)
@@ -250,6 +280,7 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 	}
 	if err != nil || !b.fresh {
 		s.release(f)
+		unreserve()
 		b.turn.Repeated = err == nil
 		return b.turn, err
 	}
@@ -257,6 +288,50 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 		return b.turn, s.hold(ctx, p, b, r)
 	}
 	return b.turn, s.dispatch(ctx, p, b, r)
+}
+
+// mayBegin takes a turn from the allowance of a principal. In open mode there is nobody to tell apart.
+func (s *Service) mayBegin(p auth.Principal) error {
+	if p.Credential.Kind == auth.Open || s.opts.TurnsPerMinute == 0 {
+		return nil
+	}
+	err := s.beginning.Allow(p.ID)
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		s.metrics.Refusals.WithLabelValues(keyTurnsPerMin).Inc()
+		return fault.TooOften(f.After, "a principal may begin %d turns in a minute (%s); come back in %s", s.opts.TurnsPerMinute, keyTurnsPerMin, max(f.After, time.Second).Round(time.Second))
+	}
+	return err
+}
+
+// reserve counts a turn that an agent is to work on, unless it has too many.
+func (s *Service) reserve(agentID string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.full(agentID) {
+		s.metrics.Refusals.WithLabelValues(keyAgentTurns).Inc()
+		return fault.TooOften(time.Second, "the agent works on %d turns, as many as it may (%s); wait for one of them, or send with delivery queue", s.opts.AgentTurns, keyAgentTurns)
+	}
+	s.atWork[agentID]++
+	return nil
+}
+
+func (s *Service) unreserve(agentID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rest(agentID)
+	s.wake(agentID)
+}
+
+// full reports whether an agent works on as many turns as it may. s.mu is held.
+func (s *Service) full(agentID string) bool {
+	return s.opts.AgentTurns > 0 && s.atWork[agentID] >= s.opts.AgentTurns
+}
+
+// rest says that an agent works on one turn less. s.mu is held.
+func (s *Service) rest(agentID string) {
+	if s.atWork[agentID]--; s.atWork[agentID] == 0 {
+		delete(s.atWork, agentID)
+	}
 }
 
 // repeated returns the turn that a principal has begun with an idempotency key before.
@@ -379,7 +454,7 @@ func (s *Service) newTurn(ctx context.Context, f *feed, turn Turn, ref Ref, by w
 		t.span.SetAttributes(tracing.AgentID.String(f.agentID), tracing.TurnID.String(t.id), tracing.ThreadID.String(t.thread), tracing.PrincipalID.String(t.principal))
 	}
 	t.mu.Lock() // the timer may fire before it is assigned
-	t.silence = time.AfterFunc(s.opts.SilenceTimeout, t.onSilence)
+	t.silence = time.AfterFunc(s.untilWarning(), t.onSilence)
 	if turn.State == Queued {
 		t.silence.Stop()
 	}
@@ -401,6 +476,7 @@ func (s *Service) retire(t *liveTurn, state TurnState) {
 		s.unlist(t)
 	} else {
 		s.metrics.TurnsOpen.Dec()
+		s.rest(t.feed.agentID)
 	}
 	s.settleDetached(t)
 	s.wake(t.feed.agentID) // the thread is free

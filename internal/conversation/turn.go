@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"hash"
 	"strings"
 	"sync"
@@ -22,6 +23,8 @@ const (
 	maxPending = 256 << 10
 	// quietPeriod is how long a turn stays open after an error that nothing follows (grpc.md 4.7).
 	quietPeriod = 5 * time.Second
+	// warnAfter is at which part of the silence time-out a warning says so.
+	warnAfter = 0.75
 	// maxAsked bounds the approvals of one turn that nobody has answered.
 	maxAsked = 100
 )
@@ -80,8 +83,11 @@ type liveTurn struct {
 	trouble   string // the last error the agent reported
 	hasText   bool
 	text      hash.Hash // of all text increments
+	taken     int64     // bytes that the agent has answered
 	first     time.Time // first event of the agent
 	heard     time.Time // last event of the agent
+	asking    time.Time // when it was last known that somebody has to answer the agent
+	warned    bool      // that the agent is silent
 	quiet     *time.Timer
 	received  uint64             // number of the newest event of an agent that numbers them
 	stored    uint64             // that of the newest that is durable
@@ -145,6 +151,15 @@ func (t *liveTurn) on(ctx context.Context, seq uint64, b Body) error {
 			t.discard(b)
 			return ErrTurnEnded
 		}
+		if t.tooMuch(b) {
+			call := t.call
+			t.mu.Unlock()
+			t.discard(b)
+			if call != nil {
+				call.Cancel("the answer is too large")
+			}
+			return ErrTurnEnded
+		}
 		if t.size < maxPending {
 			break
 		}
@@ -158,7 +173,8 @@ func (t *liveTurn) on(ctx context.Context, seq uint64, b Body) error {
 	}
 	t.signalRoom() // others may wait as well
 	defer t.mu.Unlock()
-	t.heard = time.Now()
+	t.taken += answered(b)
+	t.heard, t.warned = time.Now(), false
 	t.received = max(t.received, seq)
 	if t.first.IsZero() {
 		t.first = t.heard
@@ -196,6 +212,26 @@ func (t *liveTurn) on(ctx context.Context, seq uint64, b Body) error {
 	return nil
 }
 
+// tooMuch ends the turn of an agent that answers more than it may. t.mu is held and the turn is open.
+func (t *liveTurn) tooMuch(b Body) bool {
+	limit := t.service.opts.MaxTurn
+	if _, last := b.(Ended); last || limit == 0 || t.taken+answered(b) <= limit {
+		return false
+	}
+	t.service.metrics.Refusals.WithLabelValues(KeyTurn).Inc()
+	t.finish(Ended{State: Failed, Cause: fmt.Sprintf("the answer of the agent has more than %d bytes (%s)", limit, KeyTurn)}, 0)
+	return true
+}
+
+// answered is how many bytes of a turn an event takes, its overhead included.
+func answered(b Body) int64 {
+	n := int64(sizeOf(Event{Body: b}))
+	if f, ok := b.(FileSent); ok {
+		n += f.File.Size
+	}
+	return n
+}
+
 // discard lets go of what belongs to an event that is not recorded.
 func (t *liveTurn) discard(b Body) {
 	if f, ok := b.(FileSent); ok {
@@ -231,8 +267,8 @@ func (t *liveTurn) Resumed(call Call) {
 	if !over {
 		t.call = call
 		t.acked = t.stored // Welcome has told the agent
-		t.heard = time.Now()
-		t.silence.Reset(t.service.opts.SilenceTimeout)
+		t.heard, t.warned = time.Now(), false
+		t.silence.Reset(t.service.untilWarning())
 		if t.quiet != nil {
 			t.quiet.Reset(quietPeriod)
 		}
@@ -369,20 +405,47 @@ func (t *liveTurn) afterTrouble() {
 	t.finish(t.outcome(Ended{State: Done}), 0)
 }
 
-// onSilence ends a turn whose agent has said nothing for the silence time-out.
+// untilWarning is how long a turn may be silent before its readers are warned.
+func (s *Service) untilWarning() time.Duration {
+	return time.Duration(warnAfter * float64(s.opts.SilenceTimeout))
+}
+
+// onSilence warns the readers of a turn whose agent has said nothing for a part of the silence time-out,
+// and ends it after the whole. While somebody has to answer the agent, it is not the agent that is
+// silent.
 func (t *liveTurn) onSilence() {
-	limit := t.service.opts.SilenceTimeout
+	limit, warning := t.service.opts.SilenceTimeout, t.service.untilWarning()
 	t.mu.Lock()
-	left := limit - time.Since(t.heard)
-	if !t.ending && left > 0 {
-		t.silence.Reset(left)
-	}
-	t.mu.Unlock()
-	if left > 0 {
+	if t.ending {
+		t.mu.Unlock()
 		return
 	}
-	t.end(Ended{State: Failed, Cause: "the agent has been silent for " + limit.String()})
+	if len(t.asked)+len(t.questions) > 0 {
+		t.asking, t.warned = time.Now(), false
+	}
+	since := t.heard
+	if t.asking.After(since) {
+		since = t.asking
+	}
+	silent := time.Since(since)
+	switch {
+	case silent < warning:
+		t.silence.Reset(warning - silent)
+	case silent < limit:
+		if !t.warned {
+			t.warned = true
+			t.push(item{body: Trouble{fmt.Sprintf("the agent has been silent for %s; after %s its turn fails (%s)", warning, limit, keySilence)}})
+		}
+		t.silence.Reset(limit - silent)
+	}
+	t.mu.Unlock()
+	if silent >= limit {
+		t.end(Ended{State: Failed, Cause: "the agent has been silent for " + limit.String()})
+	}
 }
+
+// answeredNow says that one answer that the agent has waited for has come. t.mu is held.
+func (t *liveTurn) answeredNow() { t.asking, t.warned = time.Now(), false }
 
 // cancel asks the agent to stop. An agent that understands gets the grace to acknowledge; for
 // others the turn ends at once, cancel returns when that is durable, and late output is ignored.

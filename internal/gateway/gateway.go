@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -78,6 +79,7 @@ type Gateway struct {
 	admin         net.Listener // nil unless it is configured
 	adminServer   *http.Server // serves there
 	grpcServer    *grpc.Server
+	sends         sync.WaitGroup // messages of streams that gRPC has not let go of
 	httpServer    *http.Server
 	newcomers     newcomers
 	health        *healthService
@@ -190,10 +192,14 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		ReconnectGrace:   cfg.Agents.ReconnectGracePeriod,
 		HeartbeatTimeout: cfg.Agents.HeartbeatTimeout,
 	})
+	figures := conversation.NewMetrics(reg)
+	open := newStreams(cfg.Limits.Streams, figures.Refusals)
+	g.guard(cfg.Limits, figures.Refusals, open, reg)
 	g.conversations, err = conversation.New(ctx, conversation.Options{
-		Log: db.Log(g.identity.Audit), Dispatcher: g.agents, Files: files, Policy: g.identity, Bindings: db.Bindings(g.identity.Audit), Approvals: db.ApprovalPolicies(g.identity.Audit), Audit: g.identity.Note, Logger: o.Logger, Metrics: conversation.NewMetrics(reg), Tracer: tracer,
+		Log: db.Log(g.identity.Audit), Dispatcher: g.agents, Files: files, Policy: g.identity, Bindings: db.Bindings(g.identity.Audit), Approvals: db.ApprovalPolicies(g.identity.Audit), Audit: g.identity.Note, Logger: o.Logger, Metrics: figures, Tracer: tracer,
 		SilenceTimeout: cfg.Agents.TurnSilenceTimeout, CancelGrace: cfg.Agents.CancelGracePeriod, ApprovalTimeout: cfg.Agents.ApprovalTimeout,
 		MaxMessage: int64(cfg.Limits.Message), MaxFile: int64(cfg.Limits.File), MaxFiles: cfg.Limits.Attachments,
+		MaxTurn: int64(cfg.Limits.Turn), AgentTurns: cfg.Limits.AgentTurns, TurnsPerMinute: cfg.Limits.TurnsPerMinute,
 		Retention: conversation.Retention{
 			Events: cfg.Retention.Events, EventsBytes: int64(cfg.Retention.EventsSize),
 			Files: cfg.Retention.Files, FilesBytes: int64(cfg.Retention.FilesSize),
@@ -221,7 +227,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
 		AnyHost:  !g.identity.Open() || cfg.Auth.OpenRemote,
 		Identity: g.identity, Admit: admit(g.identity, g.mcp), CORSOrigins: cfg.Server.CORSOrigins,
-		Stopping: g.stopping, Replaced: g.replaced.Load, Tracer: tracer,
+		Stopping: g.stopping, Replaced: g.replaced.Load, Tracer: tracer, EnterStream: open.Enter,
 	})
 	g.routes = front.Routes()
 	g.httpServer = &http.Server{
@@ -229,7 +235,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 	}
 	g.onStop("HTTP server", g.stopHTTP)
-	g.grpcServer = grpc.NewServer(slices.Concat(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), g.reunion.interceptors(), interceptors(g.identity, o.Logger, tracer))...)
+	g.grpcServer = grpc.NewServer(slices.Concat(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), g.reunion.interceptors(), interceptors(g.identity, open, &g.sends, o.Logger, tracer))...)
 	g.agents.Register(g.grpcServer)
 	pb.RegisterPackServiceServer(g.grpcServer, remote)
 	client.Register(g.grpcServer, client.Options{Identity: g.identity, Conversations: g.conversations, Agents: g.agents, Stopping: g.stopping})
@@ -407,6 +413,7 @@ func (g *Gateway) stopGRPC(context.Context) error {
 		g.grpcServer.Stop() // makes GracefulStop return
 		<-g.goodbye
 	}
+	g.sends.Wait()
 	return nil
 }
 
@@ -421,6 +428,22 @@ func (g *Gateway) leaveGRPC() {
 		defer close(g.goodbye)
 		g.grpcServer.GracefulStop()
 	}()
+}
+
+// guard bounds the connections of the listeners.
+func (g *Gateway) guard(limits config.Limits, refusals *prometheus.CounterVec, open *streams, reg prometheus.Registerer) {
+	http := newDoorman(g.http, limits.Connections, limits.AddressConnections, busy, refusals)
+	rpc := newDoorman(g.grpc, limits.Connections, limits.AddressConnections, nil, refusals)
+	g.http, g.grpc = http, rpc
+	for _, key := range []string{keyConnections, keyAddressConnections, keyStreams, keyUnread} {
+		refusals.WithLabelValues(key)
+	}
+	const help = "Connections that are open, by listener."
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "coven_connections", Help: help, ConstLabels: prometheus.Labels{"listener": "http"}}, http.count),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "coven_connections", Help: help, ConstLabels: prometheus.Labels{"listener": "grpc"}}, rpc.count),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "coven_streams", Help: "Streams that are open, over HTTP and gRPC."}, open.count),
+	)
 }
 
 // listen opens a listener; an address that is taken is explained.

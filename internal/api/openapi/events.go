@@ -91,7 +91,7 @@ var events = []event{
 	{"session_orphaned", "SessionOrphaned", "The session of the backend is lost; the turn goes on.", fields{
 		{"reason", str, ""},
 	}},
-	{"warning", "Warning", "The agent has reported a problem, and may go on.", fields{
+	{"warning", "Warning", "The agent has reported a problem, or has said nothing for long, and may go on.", fields{
 		{"error", str, ""},
 	}},
 	{"queued", "Queued", "The message waits for its agent.", fields{
