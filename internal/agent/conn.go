@@ -494,7 +494,9 @@ func (c *Conn) write() {
 			if m.GetWelcome() != nil {
 				what = "sending welcome"
 			}
-			if c.stream.Context().Err() == nil { // else the agent has left, and receive knows
+			if f, ok := errors.AsType[*fault.Error](err); ok {
+				c.end(&ending{"the agent does not read its stream", true, f})
+			} else if c.stream.Context().Err() == nil { // else the agent has left, and receive knows
 				c.end(&ending{errLeft.cause, true, fault.Wrap(err, fault.Internal, "%s: %s", what, status.Convert(err).Message())})
 			}
 			return // and stay the writer, so that there is no other

@@ -344,6 +344,7 @@ func (a *API) serve(route string, rule auth.Rule, handle handler) http.Handler {
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 		h.Set("Cache-Control", "no-store")
 		extendDeadline(w)
+		body := timeBody(w, r)
 		var principal auth.Principal
 		ctx, note := tracing.WithNote(r.Context())
 		span := quiet
@@ -371,7 +372,7 @@ func (a *API) serve(route string, rule auth.Rule, handle handler) http.Handler {
 				return err
 			}
 			// w itself, so that the server closes the connection behind a body that is too large.
-			r.Body = http.MaxBytesReader(w, &timedBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}, a.RequestBody)
+			r.Body = http.MaxBytesReader(w, body, a.RequestBody)
 			return handle(rw, r)
 		}()
 		if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -472,22 +473,26 @@ func (a *API) checkOrigin(r *http.Request) error {
 // bodyTimeout is how long a request's body may take.
 const bodyTimeout = time.Minute
 
-// timedBody gives a body a deadline from its first read to its end. It must not outlast the body:
-// streams learn that the client has left by reading on.
+// timedBody ends the deadline of a body at its end: streams learn that the client has left by reading on.
+// One that fails keeps it, because the server reads what is left of a body before it answers.
 type timedBody struct {
 	io.ReadCloser
-	rc    *http.ResponseController
-	begun bool
+	rc *http.ResponseController
+}
+
+// timeBody gives the body of a request its deadline, also where nobody reads it but the server.
+func timeBody(w http.ResponseWriter, r *http.Request) io.ReadCloser {
+	rc := http.NewResponseController(w)
+	if r.ContentLength != 0 {
+		_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every connection has deadlines
+	}
+	return &timedBody{r.Body, rc}
 }
 
 // Read reads a part of the body.
 func (b *timedBody) Read(p []byte) (int, error) {
-	if !b.begun {
-		b.begun = true
-		_ = b.rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every connection has deadlines
-	}
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
+	if errors.Is(err, io.EOF) {
 		_ = b.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err

@@ -174,6 +174,9 @@ func when(s *string, name string) (time.Time, error) {
 
 // gone says that the client has left.
 func gone(err error) error {
+	if f, ok := errors.AsType[*fault.Error](err); ok { // it reads nothing
+		return f
+	}
 	return fault.Wrap(err, fault.Gone, "the client closed the connection")
 }
 

@@ -22,7 +22,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"coven-gateway/internal/api"
 	"coven-gateway/internal/auth"
@@ -42,15 +41,13 @@ const (
 	// unreadTimeout is how long a message may wait for a peer that answers pings and reads nothing. A
 	// message is sent when it has been copied into the connection's buffers of 64 KiB.
 	unreadTimeout = 30 * time.Second
-	// largeReply is what does not fit into these, in bytes.
-	largeReply = 64 << 10
 )
 
 // interceptors authenticate and authorize every call, keep a panic to the call it happened in, turn
 // faults into statuses and log one line per call.
 //
-// Messages that a peer does not read end their stream, or the connection where they are the reply of a
-// call. sends waits for those that were being sent then: gRPC lets go of them when their stream has ended.
+// A message that a peer does not read ends its stream. sends waits for those that were being sent then:
+// gRPC lets go of them when their stream has ended.
 func interceptors(a *auth.Service, open *streams, sends *sync.WaitGroup, logger *slog.Logger, tracer *tracing.Tracer) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(newConnections()),
@@ -58,7 +55,6 @@ func interceptors(a *auth.Service, open *streams, sends *sync.WaitGroup, logger 
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
-			transport := ctx
 			ctx, cancel := context.WithTimeout(ctx, unaryTimeout)
 			defer cancel()
 			err = call(ctx, a, logger, tracer, info.FullMethod, func(ctx context.Context) (err error) {
@@ -70,9 +66,6 @@ func interceptors(a *auth.Service, open *streams, sends *sync.WaitGroup, logger 
 				resp, err = handler(ctx, req)
 				return err
 			})
-			if m, ok := resp.(proto.Message); ok && err == nil && proto.Size(m) > largeReply {
-				cutUnread(transport, open)
-			}
 			return resp, err
 		}),
 		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
@@ -111,24 +104,6 @@ func (s stream) SendMsg(m any) error {
 		s.open.refusals.WithLabelValues(keyUnread).Inc()
 		return fault.New(fault.Unavailable, "the stream was not read for %s", unreadTimeout)
 	}
-}
-
-// cutUnread closes the connection of a call unless its reply is read in time: nothing else ends a call
-// whose handler has returned. ctx is that of gRPC, which ends with the call.
-func cutUnread(ctx context.Context, open *streams) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return
-	}
-	n, ok := p.AuthInfo.(numbered)
-	if !ok {
-		return
-	}
-	late := time.AfterFunc(unreadTimeout, func() {
-		open.refusals.WithLabelValues(keyUnread).Inc()
-		_ = n.conn.Close() // the server sees that
-	})
-	context.AfterFunc(ctx, func() { late.Stop() })
 }
 
 // RecvMsg receives a message.
@@ -343,7 +318,6 @@ func newConnections() connections {
 type numbered struct {
 	credentials.CommonAuthInfo
 	connection uint64
-	conn       net.Conn
 }
 
 // AuthType implements credentials.AuthInfo.
@@ -351,7 +325,7 @@ func (numbered) AuthType() string { return "insecure" }
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (c connections) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return conn, numbered{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, c.last.Add(1), conn}, nil
+	return conn, numbered{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, c.last.Add(1)}, nil
 }
 
 // Clone implements credentials.TransportCredentials.
