@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run build test browser verify lint proto generate bench fuzz release
+.PHONY: help run build test browser web screenshots verify lint proto generate bench fuzz release
 
 GO ?= go
 
@@ -7,7 +7,7 @@ GO ?= go
 tool := $(GO) tool -modfile=tools/go.mod
 
 # Code that is generated and committed.
-generated := 'proto/coven/*.pb.go'
+generated := 'proto/coven/*.pb.go' web/dist
 
 # The race detector needs a C compiler, which nothing else here does. It also checks conversions of
 # pointers, of which SQLite, as translated from C, has more than anything else: half of all the time.
@@ -30,7 +30,11 @@ test: ## run go vet and all tests
 	$(GO) vet ./...
 	$(if $(race),,@echo 'no C compiler: testing without the race detector')
 	$(GO) test $(race) ./...
+	cd web/build && $(GO) vet . && $(GO) test .
 	$(MAKE) --no-print-directory browser
+
+web: ## bundle the pages: web/src becomes web/dist
+	$(GO) generate ./web
 
 browser: ## run the tests that need a browser; installs Chromium where apt can
 	$(if $(chromium),,@{ apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 || \
@@ -43,11 +47,14 @@ verify: generate ## check that generated code, go.mod and formatting are up to d
 		if [ -n "$$new" ]; then echo "generated, but not known to git:"; echo "$$new"; exit 1; fi
 	$(GO) mod tidy -diff
 	cd e2e && $(GO) mod tidy -diff
+	cd web/build && $(GO) mod tidy -diff
 	@bad=$$(gofmt -l $(sources)); \
 		if [ -n "$$bad" ]; then echo "not formatted:"; echo "$$bad"; exit 1; fi
 
 lint: ## run the linters
 	$(tool) golangci-lint run
+	@if command -v npm >/dev/null; then npm exec --yes --package=typescript@7.0.2 -- tsc --noEmit -p web/src; \
+		else echo 'no npm: the types of web/src are not checked'; fi
 	$(tool) buf lint
 	$(tool) buf format --diff --exit-code
 

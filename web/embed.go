@@ -4,7 +4,15 @@ package web
 
 import "embed"
 
-// Chat is the page to talk to the agents.
+//go:generate go -C build run .
+
+// Dist is the bundle of web/src: index.html, and files whose names have a hash of their content, each
+// also as name.gz and name.br.
 //
-//go:embed chat
-var Chat embed.FS
+//go:embed dist
+var Dist embed.FS
+
+// Invite is the page that accepts an invite.
+//
+//go:embed invite
+var Invite embed.FS

@@ -51,7 +51,7 @@ keeps what is said in ./coven-data. Configuration files and variables are ignore
 
 // runDemo serves until ctx ends, with the demo agent connected like any other agent.
 func runDemo(ctx context.Context, cfg config.Config, logger *slog.Logger, out io.Writer) error {
-	gw, err := gateway.New(ctx, gateway.Options{Config: cfg, Logger: logger, Version: cli.Version()})
+	gw, err := gateway.New(ctx, gateway.Options{Config: cfg, Logger: logger, Version: cli.Version(), Demo: true})
 	if err != nil {
 		return err
 	}

@@ -55,6 +55,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Version is what the gateway says it is.
 	Version string
+	// Demo serves pages for developers, too.
+	Demo bool
 
 	// Traces is where spans go; nil to trace nothing.
 	Traces trace.TracerProvider
@@ -217,7 +219,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	if cfg.Metrics.Enabled {
 		metrics = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	}
-	pages, err := webadmin.Handler()
+	pages, err := webadmin.Handler(o.Demo)
 	if err != nil {
 		return err
 	}

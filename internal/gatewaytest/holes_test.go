@@ -557,16 +557,25 @@ func TestHolesOfHTTP(t *testing.T) {
 	})
 	_, token := g.Principal("me", auth.Member)
 	t.Run("no second door", func(t *testing.T) {
-		for _, path := range []string{"/setup", "/login", "/webauthn/login/begin", "/admin/", "/logout", "/static/", "/static/.vite/manifest.json"} {
+		for _, path := range []string{"/webauthn/login/begin", "/logout", "/static/", "/static/.vite/manifest.json"} {
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
 				if resp, body := g.web(method, path, ""); resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusMethodNotAllowed {
 					t.Errorf("%s %s: %s %s", method, path, resp.Status, body)
 				}
 			}
 		}
+		_, chat := g.web(http.MethodGet, "/", "")
+		for _, path := range []string{"/setup", "/login", "/account"} { // they are the same page, which knows nothing
+			if resp, body := g.web(http.MethodGet, path, ""); resp.StatusCode != http.StatusOK || body != chat {
+				t.Errorf("GET %s: %s %s", path, resp.Status, body)
+			}
+			if resp, body := g.web(http.MethodPost, path, ""); resp.StatusCode != http.StatusMethodNotAllowed {
+				t.Errorf("POST %s: %s %s", path, resp.Status, body)
+			}
+		}
 	})
 	t.Run("headers on every answer", func(t *testing.T) {
-		for _, path := range []string{"/", "/static/chat.js", "/static/none", "/api/me", "/api/none", "/api/admin/secrets", "/health", "/none", "/api/link/status/AAAAAA"} {
+		for _, path := range []string{"/", "/static/invite.js", "/static/none", "/api/me", "/api/none", "/api/admin/secrets", "/health", "/none", "/api/link/status/AAAAAA"} {
 			for _, credentials := range []string{"", "Bearer " + token} {
 				resp, _ := g.web(http.MethodGet, path, "", "Authorization", credentials)
 				h := resp.Header
