@@ -107,10 +107,11 @@ type Conn struct {
 	welcomed bool      // clients can see it
 
 	// Owned by receive.
-	notes []note // the last ones
-	noted int
-	why   *ending             // the handler may read it after receiver.Wait
-	pack  *packs.Registration // of the tools that the agent hosts; nil for none
+	notes    []note // the last ones
+	noted    int
+	why      *ending             // the handler may read it after receiver.Wait
+	withdraw func()              // of the tool that asks the agent; nil for none
+	pack     *packs.Registration // of the tools that the agent hosts; nil for none
 
 	receiver sync.WaitGroup // receive
 	tools    sync.WaitGroup // the tools that the agent calls; started by receive

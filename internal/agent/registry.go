@@ -57,6 +57,10 @@ type Options struct {
 	// until it ends; nil for none. Caller says who it is, and what it is doing.
 	Grant func(ctx context.Context, caller func() packs.Caller) (endpoint, token string)
 
+	// Offer makes an agent that has become reachable a tool for others; withdraw is called when it leaves.
+	// nil for none.
+	Offer func(agentID string) (withdraw func())
+
 	// Arrived is called after an agent has become reachable; nil for nobody.
 	Arrived func(agentID string)
 

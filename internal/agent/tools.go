@@ -110,6 +110,9 @@ func (c *Conn) runTool(turn *call, r *pb.ExecutePackTool) (string, error) {
 // host offers the tools that the agent hosts. One that is rejected is known to the operator only:
 // the protocol has no place for it.
 func (c *Conn) host() {
+	if c.registry.opts.Offer != nil {
+		c.withdraw = c.registry.opts.Offer(c.info.ID)
+	}
 	if len(c.info.Tools) == 0 {
 		return
 	}
@@ -127,6 +130,9 @@ func (c *Conn) host() {
 
 // unhost takes the tools away again. Their open calls end.
 func (c *Conn) unhost() {
+	if c.withdraw != nil {
+		c.withdraw()
+	}
 	if c.pack != nil {
 		c.pack.Remove()
 	}

@@ -183,13 +183,14 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 			o.Logger.Error("a tool call is not in the log of its turn", "call_id", r.ID, "turn_id", r.TurnID, "error", err)
 		}
 	}})
-	g.mcp = mcp.New(mcp.Options{Logger: o.Logger, Tools: g.tools, Endpoint: g.mcpEndpoint(cfg), Enter: g.identity.Enter, Recheck: g.identity.Recheck})
+	g.mcp = mcp.New(mcp.Options{Logger: o.Logger, Tools: g.tools, Conversations: func() mcp.Conversations { return g.conversations }, Endpoint: g.mcpEndpoint(cfg), Enter: g.identity.Enter, Recheck: g.identity.Recheck})
 	g.onStop("MCP sessions", func(context.Context) error { g.mcp.Close(); return nil })
 	remote := packgrpc.New(packgrpc.Options{Logger: o.Logger, Packs: g.tools, TakeoverGrace: cfg.Agents.ReconnectGracePeriod, Tracer: tracer})
 	g.agents = agent.New(agent.Options{
 		Logger: o.Logger, Registerer: reg, Tools: g.tools, ServerID: serverID, Admit: g.identity.Admit,
 		Resume:           func(id string, working []string) []conversation.Resumable { return g.conversations.Resume(id, working) },
 		Grant:            g.mcp.Grant,
+		Offer:            g.mcp.Offer,
 		Arrived:          func(id string) { g.conversations.Arrived(id); g.reunion.arrived(id) },
 		ReconnectGrace:   cfg.Agents.ReconnectGracePeriod,
 		HeartbeatTimeout: cfg.Agents.HeartbeatTimeout,

@@ -23,12 +23,13 @@ import (
 	"coven-gateway/internal/config"
 	mcpserver "coven-gateway/internal/mcp"
 	"coven-gateway/internal/packs"
+	pb "coven-gateway/proto/coven"
 )
 
 // welcomed connects an agent and returns it with its path on the MCP server.
-func (g *Gateway) welcomed(ctx context.Context, id string) (a *Agent, path string) {
+func (g *Gateway) welcomed(ctx context.Context, id string, edit ...func(*pb.RegisterAgent)) (a *Agent, path string) {
 	g.t.Helper()
-	a = g.ConnectAs(ctx, id, everything)
+	a = g.ConnectAs(ctx, id, append([]func(*pb.RegisterAgent){everything}, edit...)...)
 	w := a.next().GetWelcome()
 	if w.GetMcpToken() == "" {
 		g.t.Fatalf("agent %s: no MCP token: %v", id, a.Err())
@@ -118,7 +119,7 @@ func TestMCPOfAgents(t *testing.T) {
 	for _, x := range []struct{ name, body, want string }{
 		{
 			"initialize", `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2024-11-05","capabilities":{},"clientInfo":{"name":"coven-agent-mux","version":"0.1.0"}}}`,
-			`{"jsonrpc":"2.0","id":1,"result":{"capabilities":{"tools":{"listChanged":true}},"protocolVersion":"2024-11-05","serverInfo":{"name":"coven-gateway","version":"1.0.0"}}}`,
+			`{"jsonrpc":"2.0","id":1,"result":{"capabilities":{"resources":{},"tools":{"listChanged":true}},"protocolVersion":"2024-11-05","serverInfo":{"name":"coven-gateway","version":"1.0.0"}}}`,
 		},
 		{"ping", `{"jsonrpc":"2.0","id":7,"method":"ping"}`, `{"jsonrpc":"2.0","id":7,"result":{}}`},
 		{"an id of letters", `{"jsonrpc":"2.0","id":"a\"é","method":"ping"}`, `{"jsonrpc":"2.0","id":"a\"é","result":{}}`},
@@ -130,7 +131,7 @@ func TestMCPOfAgents(t *testing.T) {
 		{"an unknown tool", `{"jsonrpc":"2.0","id":101,"method":"tools/call","params":{"name":"pack_nothing"}}`, `{"jsonrpc":"2.0","id":101,"error":{"code":-32602,"message":"tool not found"}}`},
 		{"no tool", `{"jsonrpc":"2.0","id":101,"method":"tools/call","params":{}}`, `{"jsonrpc":"2.0","id":101,"error":{"code":-32602,"message":"tool name is required"}}`},
 		{"what the agent may not", `{"jsonrpc":"2.0","id":102,"method":"tools/call","params":{"name":"admin_list_agents"}}`, `{"jsonrpc":"2.0","id":102,"result":{"content":[{"type":"text","text":"missing capability: admin"}],"isError":true}}`},
-		{"another method", `{"jsonrpc":"2.0","id":103,"method":"resources/list"}`, `{"error":{"code":-32601,"message":"method not found"},"id":103,"jsonrpc":"2.0"}`},
+		{"another method", `{"jsonrpc":"2.0","id":103,"method":"prompts/list"}`, `{"error":{"code":-32601,"message":"method not found"},"id":103,"jsonrpc":"2.0"}`},
 		{"no JSON", `{`, `{"error":{"code":-32700,"message":"invalid JSON"},"id":null,"jsonrpc":"2.0"}`},
 		{"a batch", ` [{"jsonrpc":"2.0","id":1,"method":"ping"}]`, `{"error":{"code":-32600,"message":"batches are not supported; send one message"},"id":null,"jsonrpc":"2.0"}`},
 		{"another JSON-RPC", `{"jsonrpc":"1.0","id":1,"method":"ping"}`, `{"error":{"code":-32600,"message":"invalid JSON-RPC version"},"id":null,"jsonrpc":"2.0"}`},

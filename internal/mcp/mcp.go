@@ -55,6 +55,8 @@ const stateless = "2026-07-28"
 type Options struct {
 	Logger *slog.Logger
 	Tools  *packs.Registry
+	// Conversations returns who sends messages and keeps what was said, once the first request has come.
+	Conversations func() Conversations
 	// Endpoint is the URL that agents are told.
 	Endpoint string
 	// Enter returns a context that ends when a caller loses its rights; leave must be called.
@@ -69,6 +71,7 @@ type Server struct {
 	sdk       *mcp.Server
 	sessioned http.Handler // of the revisions that have sessions
 	single    http.Handler // a request that stands for itself
+	streamed  http.Handler // the same, with what is said on the way to its answer
 	ctx       context.Context
 	stop      context.CancelFunc
 	closers   sync.WaitGroup // sessions that are being closed; started with mu held
@@ -88,7 +91,7 @@ func New(o Options) *Server {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	silent := slog.New(slog.DiscardHandler) // its lines know neither caller nor request; ours are written above
 	s.sdk = mcp.NewServer(&mcp.Implementation{Name: "coven-gateway", Version: "1.0.0"}, &mcp.ServerOptions{
-		Logger: silent, Capabilities: &mcp.ServerCapabilities{Tools: &mcp.ToolCapabilities{ListChanged: true}},
+		Logger: silent, Capabilities: &mcp.ServerCapabilities{Tools: &mcp.ToolCapabilities{ListChanged: true}, Resources: &mcp.ResourceCapabilities{}},
 	})
 	s.sdk.AddReceivingMiddleware(s.receive)
 	handler := func(o mcp.StreamableHTTPOptions) http.Handler {
@@ -97,15 +100,30 @@ func New(o Options) *Server {
 	}
 	s.sessioned = handler(mcp.StreamableHTTPOptions{})
 	s.single = handler(mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true, PropagateRequestCancellation: true})
+	s.streamed = handler(mcp.StreamableHTTPOptions{Stateless: true, PropagateRequestCancellation: true})
+	s.enter()
 	o.Tools.OnChange(s.changed)
 	return s
 }
 
 // changed tells clients that tools have come or gone. The SDK has no other way to say so than a
 // change of the server's own tools, which nobody sees. It waits for nothing.
-func (s *Server) changed() {
-	s.sdk.AddTool(&mcp.Tool{Name: "changed", InputSchema: map[string]any{"type": "object"}}, func(context.Context, *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
-		return nil, fault.New(fault.NotFound, "tool not found")
+func (s *Server) changed() { s.enter() }
+
+// door is the only tool that the SDK knows.
+const door = "door"
+
+type throughKey struct{}
+
+// enter adds the door, through which every call of a tool goes: what the context carries for it. The SDK
+// makes of a result what the client's revision wants only if one of its own tools has returned it.
+func (s *Server) enter() {
+	s.sdk.AddTool(&mcp.Tool{Name: door, InputSchema: map[string]any{"type": "object"}}, func(ctx context.Context, _ *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+		run, ok := ctx.Value(throughKey{}).(func(context.Context) (*mcp.CallToolResult, error))
+		if !ok {
+			return nil, fault.New(fault.NotFound, "tool not found")
+		}
+		return run(ctx)
 	})
 }
 
@@ -135,6 +153,7 @@ type caller struct {
 	key       string // the same for all requests with one token
 	principal auth.Principal
 	grant     *Grant          // of an agent's token; nil for others
+	modern    bool            // it speaks a revision without sessions
 	request   context.Context // ends with the request, and with the caller's rights
 }
 

@@ -27,7 +27,8 @@ const (
 
 // methods are those that the server has; true for what only revisions without sessions know.
 var methods = map[string]bool{
-	"initialize": false, "ping": false, "tools/list": false, "tools/call": false, "server/discover": true, "subscriptions/listen": true,
+	"initialize": false, "ping": false, "tools/list": false, "tools/call": false,
+	"resources/list": false, "resources/templates/list": false, "resources/read": false, "server/discover": true, "subscriptions/listen": true,
 }
 
 // A message is what has to be known of a request before the SDK sees it.
@@ -35,6 +36,11 @@ type message struct {
 	Version string          `json:"jsonrpc"`
 	ID      json.RawMessage `json:"id"`
 	Method  string          `json:"method"`
+	Params  struct {
+		Meta struct {
+			ProgressToken any `json:"progressToken"`
+		} `json:"_meta"`
+	} `json:"params"`
 }
 
 // Serve answers a request. The context carries the caller, see [auth.From], and ends when it loses
@@ -123,8 +129,8 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, c *caller, cancel 
 		}
 		defer done()
 	}
-	if len(m.ID) == 0 || m.Method == "" { // a notification, or an answer although nothing was asked
-		if id == "" || m.Method == "" {
+	if len(m.ID) == 0 || m.Method == "" { // a notification or an answer, which without a session is to nothing
+		if id == "" {
 			w.WriteHeader(http.StatusAccepted)
 			return nil
 		}
@@ -137,7 +143,11 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, c *caller, cancel 
 		return refuse(w, m.ID, jsonrpc.CodeMethodNotFound, "method not found")
 	}
 	streams := accepts(r, streamType)
+	c.modern = version >= stateless
+	calls := m.Method == "tools/call"
 	switch {
+	case calls && streams && id == "" && (c.modern || m.Params.Meta.ProgressToken != nil):
+		return s.hand(s.streamed, w, r, c, body, true, cancel)
 	case version >= stateless || id == "" && m.Method != "initialize" || !streams:
 		return s.hand(s.single, w, r, c, body, false, cancel)
 	case id == "":
@@ -147,7 +157,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, c *caller, cancel 
 		}
 		defer done()
 	}
-	return s.hand(s.sessioned, w, r, c, body, m.Method == "tools/call", cancel)
+	return s.hand(s.sessioned, w, r, c, body, calls, cancel)
 }
 
 // echoes reports whether the SDK will send an id back as it is.

@@ -39,7 +39,19 @@ func (s *Server) receive(next mcp.MethodHandler) mcp.MethodHandler {
 		case *mcp.ListToolsParams:
 			return s.list(ctx, c, p)
 		case *mcp.CallToolParamsRaw:
-			return s.call(ctx, c, session.ID(), p)
+			run, err := s.call(c, req.(*mcp.CallToolRequest))
+			if err != nil {
+				return nil, err
+			}
+			through := *p
+			through.Name, through.Arguments = door, nil
+			return next(context.WithValue(ctx, throughKey{}, run), method, &mcp.CallToolRequest{Session: session, Params: &through, Extra: extra})
+		case *mcp.ListResourcesParams:
+			return s.listResources(ctx, c, p)
+		case *mcp.ListResourceTemplatesParams:
+			return s.templates(), nil
+		case *mcp.ReadResourceParams:
+			return s.readResource(ctx, c, p)
 		}
 		return next(ctx, method, req)
 	}
@@ -92,8 +104,9 @@ func (s *Server) list(ctx context.Context, c *caller, p *mcp.ListToolsParams) (m
 	return res, nil
 }
 
-// call runs a tool. What goes wrong with one that exists is told the model, as a result.
-func (s *Server) call(ctx context.Context, c *caller, session string, p *mcp.CallToolParamsRaw) (mcp.Result, error) {
+// call returns what runs a tool. What goes wrong with one that exists is told the model, as a result.
+func (s *Server) call(c *caller, req *mcp.CallToolRequest) (func(context.Context) (*mcp.CallToolResult, error), error) {
+	p := req.Params
 	if p == nil || p.Name == "" {
 		return nil, refusal(jsonrpc.CodeInvalidParams, "tool name is required")
 	}
@@ -104,17 +117,25 @@ func (s *Server) call(ctx context.Context, c *caller, session string, p *mcp.Cal
 	if !s.opts.Tools.Has(name) {
 		return nil, refusal(jsonrpc.CodeInvalidParams, "tool not found")
 	}
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	for _, other := range []context.Context{c.request, s.of(session), s.ctx} {
-		if other != nil {
-			defer context.AfterFunc(other, func() { end(context.Cause(other)) })()
-		}
-	}
-	output, err := s.opts.Tools.Call(ctx, c.tools(), name, p.Arguments)
-	res := &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: output}}}
+	d, err := newDialog(req, c)
 	if err != nil {
-		res.IsError, res.Content = true, []mcp.Content{&mcp.TextContent{Text: fault.Message(err)}}
+		return nil, refusal(jsonrpc.CodeInvalidParams, fault.Message(err))
 	}
-	return res, nil
+	return func(ctx context.Context) (*mcp.CallToolResult, error) {
+		ctx, end := context.WithCancelCause(context.WithValue(ctx, dialogKey{}, d))
+		defer end(nil)
+		for _, other := range []context.Context{c.request, s.of(req.Session.ID()), s.ctx} {
+			if other != nil {
+				defer context.AfterFunc(other, func() { end(context.Cause(other)) })()
+			}
+		}
+		output, err := s.opts.Tools.Call(ctx, c.tools(), name, p.Arguments)
+		switch {
+		case err != nil:
+			return &mcp.CallToolResult{IsError: true, Content: []mcp.Content{&mcp.TextContent{Text: fault.Message(err)}}}, nil
+		case d.pause != nil:
+			return d.pause, nil
+		}
+		return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: output}}}, nil
+	}, nil
 }
