@@ -101,6 +101,13 @@ func New(o Options) *Server {
 	s.sessioned = handler(mcp.StreamableHTTPOptions{})
 	s.single = handler(mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true, PropagateRequestCancellation: true})
 	s.streamed = handler(mcp.StreamableHTTPOptions{Stateless: true, PropagateRequestCancellation: true})
+	s.sdk.AddResource(&mcp.Resource{URI: doorURI, Name: door}, func(ctx context.Context, _ *mcp.ReadResourceRequest) (*mcp.ReadResourceResult, error) {
+		read, ok := ctx.Value(throughKey{}).(func(context.Context) (*mcp.ReadResourceResult, error))
+		if !ok {
+			return nil, mcp.ResourceNotFoundError(doorURI)
+		}
+		return read(ctx)
+	})
 	s.enter()
 	o.Tools.OnChange(s.changed)
 	return s
@@ -110,8 +117,11 @@ func New(o Options) *Server {
 // change of the server's own tools, which nobody sees. It waits for nothing.
 func (s *Server) changed() { s.enter() }
 
-// door is the only tool that the SDK knows.
-const door = "door"
+// The only tool and the only resource that the SDK knows.
+const (
+	door    = "door"
+	doorURI = "coven://door"
+)
 
 type throughKey struct{}
 

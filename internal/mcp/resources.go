@@ -155,8 +155,8 @@ func (s *Server) templates() mcp.Result {
 }
 
 // readResource returns a thread or a note. What the caller may not see is not found.
-func (s *Server) readResource(ctx context.Context, c *caller, p *mcp.ReadResourceParams) (mcp.Result, error) {
-	if p == nil || p.URI == "" {
+func (s *Server) readResource(ctx context.Context, c *caller, p *mcp.ReadResourceParams) (*mcp.ReadResourceResult, error) {
+	if p.URI == "" {
 		return nil, refusal(jsonrpc.CodeInvalidParams, "uri is required")
 	}
 	text, media, err := "", "", error(fault.New(fault.NotFound, "resource not found"))

@@ -20,6 +20,9 @@ const prefix = "pack_"
 // receive answers the methods that are about tools, and notes new sessions.
 func (s *Server) receive(next mcp.MethodHandler) mcp.MethodHandler {
 	return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
+		if _, ok := methods[method]; !ok && !strings.HasPrefix(method, "notifications/") {
+			return nil, refusal(jsonrpc.CodeMethodNotFound, "method not found") // the SDK would answer it
+		}
 		extra := req.GetExtra()
 		if extra == nil || extra.TokenInfo == nil {
 			return nil, refusal(jsonrpc.CodeInternalError, "not authenticated")
@@ -50,8 +53,11 @@ func (s *Server) receive(next mcp.MethodHandler) mcp.MethodHandler {
 			return s.listResources(ctx, c, p)
 		case *mcp.ListResourceTemplatesParams:
 			return s.templates(), nil
-		case *mcp.ReadResourceParams:
-			return s.readResource(ctx, c, p)
+		case *mcp.ReadResourceParams: // never nil: it is required
+			through := *p
+			through.URI = doorURI
+			read := func(ctx context.Context) (*mcp.ReadResourceResult, error) { return s.readResource(ctx, c, p) }
+			return next(context.WithValue(ctx, throughKey{}, read), method, &mcp.ReadResourceRequest{Session: session, Params: &through, Extra: extra})
 		}
 		return next(ctx, method, req)
 	}
