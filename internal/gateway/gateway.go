@@ -398,14 +398,17 @@ func (g *Gateway) MCP() *mcp.Server { return g.mcp }
 // Agents knows who is connected.
 func (g *Gateway) Agents() *agent.Registry { return g.agents }
 
+// stopHTTP waits a moment for the requests that are open. A client that does not read what it asked for
+// keeps its own open for longer: it is cut off, which is no failure of the gateway.
 func (g *Gateway) stopHTTP(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopListeners)
 	defer cancel()
 	defer time.AfterFunc(newGrace, g.newcomers.close).Stop()
-	if err := g.httpServer.Shutdown(ctx); err != nil {
-		return errors.Join(err, g.httpServer.Close())
+	err := g.httpServer.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return g.httpServer.Close()
 	}
-	return nil
+	return err
 }
 
 func (g *Gateway) stopGRPC(context.Context) error {
