@@ -20,7 +20,7 @@ const (
 	// startTimeout bounds how long a gateway may take to answer /health, or to exit after SIGTERM.
 	startTimeout = 60 * time.Second
 	// maxOutput bounds what is kept of a process's output, in bytes; the end of it counts.
-	maxOutput = 64 << 10
+	maxOutput = 2 << 10
 )
 
 // A Target is where a gateway is reached, and with what.
@@ -234,5 +234,5 @@ func (t *tail) Write(b []byte) (int, error) {
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return string(t.buf)
+	return string(t.buf[max(0, len(t.buf)-maxOutput):])
 }
