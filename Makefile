@@ -36,7 +36,7 @@ test: ## run go vet and all tests
 web: ## bundle the pages: web/src becomes web/dist
 	$(GO) generate ./web
 
-browser: ## run the tests that need a browser; installs Chromium where apt can
+browser: ## run the tests that need a browser or MCP clients; installs Chromium where apt can
 	$(if $(chromium),,@{ apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 || \
 		echo 'no Chromium, and it cannot be installed: the tests with a browser are skipped')
 	cd e2e && $(GO) vet ./... && $(GO) test ./...

@@ -12,6 +12,6 @@ func main() { cli.Main(root()) }
 
 func root() *cobra.Command {
 	cmd := &cobra.Command{Use: "coven-gateway", Short: "The control plane for AI agents"}
-	cmd.AddCommand(serveCommand(), demoCommand(), initCommand(), bootstrapCommand(), configCommand(), healthCommand(), agentsCommand(), statusCommand(), upgradeCommand(), backupCommand(), restoreCommand(), doctorCommand(), importCommand(), benchCommand(), chaosCommand())
+	cmd.AddCommand(serveCommand(), demoCommand(), initCommand(), bootstrapCommand(), configCommand(), healthCommand(), agentsCommand(), statusCommand(), upgradeCommand(), backupCommand(), restoreCommand(), doctorCommand(), importCommand(), benchCommand(), chaosCommand(), relayCommand())
 	return cmd
 }

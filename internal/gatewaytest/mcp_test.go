@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -403,6 +404,11 @@ func TestMCPAnswers(t *testing.T) {
 			{"an answer to nothing", 202, "POST", `{"jsonrpc":"2.0","id":1,"result":{}}`, nil, ""},
 			{"another revision", 400, "POST", ping, []string{"Mcp-Protocol-Version", "2023-01-01"}, "Unsupported protocol version"},
 			{"another type", 400, "POST", ping, []string{"Content-Type", "text/plain"}, "Content-Type"},
+			{"a method that is not offered, new", 404, "POST", `{"jsonrpc":"2.0","id":1,"method":"prompts/list","params":{` + meta + `}}`, append(modern, "Mcp-Method", "prompts/list"), "-32601"},
+			{"another method in the header", 400, "POST", `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{` + meta + `}}`, append(modern, "Mcp-Method", "tools/call"), "-32020"},
+			{"another revision in the header", 400, "POST", `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{` + strings.Replace(meta, "2026-07-28", "2025-11-25", 1) + `}}`, append(modern, "Mcp-Method", "tools/list"), "error"},
+			{"nothing to read", 400, "POST", `{"jsonrpc":"2.0","id":1,"method":"resources/read"}`, nil, "params"},
+			{"nothing to call", 400, "POST", `{"jsonrpc":"2.0","id":1,"method":"tools/call"}`, nil, "params"},
 			{"an unknown method, new", 404, "POST", `{"jsonrpc":"2.0","id":1,"method":"resources/nothing","params":{` + meta + `}}`, modern, "-32601"},
 			{"without its meta data, new", 400, "POST", `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`, modern, "_meta"},
 			{"the end", 204, "DELETE", "", []string{"Mcp-Session-Id", session}, ""},
@@ -621,6 +627,39 @@ func TestMCPSizes(t *testing.T) {
 	if status, _, got := g.post("/mcp", strings.Repeat(" ", mcpserver.MaxBody+1)); status != http.StatusRequestEntityTooLarge {
 		t.Errorf("too large: %d %.200s", status, got)
 	}
+	// What is far too large is refused before it is read.
+	const huge = 100 << 20
+	sent := new(spaces)
+	sent.left.Store(huge)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+"/mcp", sent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if resp, err := g.Client.Do(req); err == nil { // else the gateway has closed the connection under it
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("100 MiB: %s", resp.Status)
+		}
+	}
+	if read := huge - int(sent.left.Load()); read > huge/2 {
+		t.Errorf("%d bytes of 100 MiB were taken", read)
+	}
+}
+
+// spaces is a body that is made while it is read.
+type spaces struct{ left atomic.Int64 }
+
+func (s *spaces) Read(b []byte) (int, error) {
+	n := min(int64(len(b)), s.left.Load())
+	if n == 0 {
+		return 0, io.EOF
+	}
+	for i := range b[:n] {
+		b[i] = ' '
+	}
+	s.left.Add(-n)
+	return int(n), nil
 }
 
 // TestMCPPages: a list that is too long for one page has more, and none is lost when tools go.

@@ -53,7 +53,7 @@ func (s *Server) receive(next mcp.MethodHandler) mcp.MethodHandler {
 			return s.listResources(ctx, c, p)
 		case *mcp.ListResourceTemplatesParams:
 			return s.templates(), nil
-		case *mcp.ReadResourceParams: // never nil: it is required
+		case *mcp.ReadResourceParams: // never nil: the SDK refuses a request without
 			through := *p
 			through.URI = doorURI
 			read := func(ctx context.Context) (*mcp.ReadResourceResult, error) { return s.readResource(ctx, c, p) }
