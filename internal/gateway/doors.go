@@ -16,6 +16,8 @@ import (
 const (
 	// newGrace is how long a connection that has brought no request yet may still bring one during a stop.
 	newGrace = 250 * time.Millisecond
+	// arrivalGrace is how long requests may arrive on connections that are asked to come anew.
+	arrivalGrace = 250 * time.Millisecond
 	// returnGrace is how long clients wait for the agents that were connected to the process before this one.
 	returnGrace = 2 * time.Second
 	// healthInterval is how often those who watch the health service are told of changes.

@@ -342,6 +342,10 @@ func (g *Gateway) Release(ctx context.Context) error {
 		}
 	}
 	g.leaveGRPC()
+	select { // messages that are on their way are still taken
+	case <-time.After(arrivalGrace):
+	case <-ctx.Done():
+	}
 	return errors.Join(append(errs, g.Stop(ctx))...)
 }
 
