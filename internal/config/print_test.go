@@ -91,6 +91,12 @@ limits:
   attachments: 10 # default
   requests_per_second: 1000 # default
   address_requests_per_second: 50 # default
+  connections: 20000 # default
+  address_connections: 10000 # default
+  streams: 2000 # default
+  agent_turns: 256 # default
+  turns_per_minute: 1000 # default
+  turn: 256MiB # default
 
 retention:
   events: 0 # default
