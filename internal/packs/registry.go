@@ -58,12 +58,15 @@ type Registry struct {
 // A Registration is a pack that is here.
 type Registration struct {
 	registry *Registry
-	pack     Pack // its Tools are those that were accepted
-	rejected []Rejection
+	pack     Pack // without its Tools
 	since    time.Time
 	here     context.Context // ends when it goes away
 	end      context.CancelCauseFunc
-	removed  bool // guarded by registry.mu
+
+	// Guarded by registry.mu.
+	tools    []string // that were accepted
+	rejected []Rejection
+	removed  bool
 }
 
 // A Rejection is a tool that was not accepted, while the rest of its pack was.
@@ -102,21 +105,17 @@ func (r *Registry) Add(p Pack) (*Registration, error) {
 	}
 	reg := &Registration{registry: r, since: time.Now().UTC()}
 	offered := len(p.Tools)
-	var ready []*tool
-	for _, t := range p.Tools { // compiled before the lock is taken
-		if t := r.prepare(reg, t); t != nil {
-			ready = append(ready, t)
-		}
-	}
+	ready, rejected := r.prepareAll(reg, p.Tools) // compiled before the lock is taken
 	reg.here, reg.end = context.WithCancelCause(context.Background())
 
 	r.mu.Lock()
-	collision, err := r.add(reg, p, ready)
+	collision, err := r.add(reg, p, ready, rejected)
+	tools, rejected := len(reg.tools), reg.rejected
 	r.mu.Unlock()
-	if err == nil && offered > 0 && len(reg.pack.Tools) == 0 {
+	if err == nil && offered > 0 && tools == 0 {
 		reg.Remove()
 		if collision == nil {
-			collision = fault.New(fault.Invalid, "none of the pack's tools can be used: %s: %s", clip(reg.rejected[0].Tool), reg.rejected[0].Reason)
+			collision = fault.New(fault.Invalid, "none of the pack's tools can be used: %s: %s", clip(rejected[0].Tool), rejected[0].Reason)
 		}
 		err = collision
 	}
@@ -124,24 +123,70 @@ func (r *Registry) Add(p Pack) (*Registration, error) {
 		reg.end(nil)
 		return nil, err
 	}
-	for _, x := range reg.rejected {
-		r.opts.Logger.Warn("a tool was rejected", "pack", p.ID, "tool", clip(x.Tool), "reason", x.Reason)
-	}
-	r.opts.Logger.Info("pack added", "pack", p.ID, "kind", p.Kind, "version", p.Version, "principal", p.Principal, "tools", len(reg.pack.Tools), "rejected", len(reg.rejected))
+	reg.told(rejected)
+	r.opts.Logger.Info("pack added", "pack", p.ID, "kind", p.Kind, "version", p.Version, "principal", p.Principal, "tools", tools, "rejected", len(rejected))
 	r.notify()
 	return reg, nil
 }
 
-// prepare compiles a tool; it returns nil and notes the rejection if that is not possible.
-func (r *Registry) prepare(reg *Registration, t Tool) *tool {
+// told logs the tools that were rejected.
+func (reg *Registration) told(rejected []Rejection) {
+	for _, x := range rejected {
+		reg.registry.opts.Logger.Warn("a tool was rejected", "pack", reg.pack.ID, "tool", clip(x.Tool), "reason", x.Reason)
+	}
+}
+
+// Update replaces the tools of a pack. Calls that are under way go on, also those of a tool that is
+// no longer there. One that is malformed, or has the name of another one, is rejected alone. A pack
+// that was removed stays so.
+func (reg *Registration) Update(tools []Tool) error {
+	r := reg.registry
+	if len(tools) > MaxTools {
+		return fault.New(fault.Invalid, "a pack must not have more than %d tools; this one has %d", MaxTools, len(tools))
+	}
+	ready, rejected := r.prepareAll(reg, tools)
+	r.mu.Lock()
+	if reg.removed {
+		r.mu.Unlock()
+		return errDisconnected
+	}
+	before := len(reg.rejected)
+	for _, name := range reg.tools {
+		delete(r.tools, name)
+	}
+	r.enter(reg, ready, rejected)
+	n, rejected := len(reg.tools), slices.Clone(reg.rejected)
+	r.mu.Unlock()
+	if len(rejected) > before {
+		reg.told(rejected)
+	}
+	r.opts.Logger.Info("pack updated", "pack", reg.pack.ID, "tools", n, "rejected", len(rejected))
+	r.notify()
+	return nil
+}
+
+// prepareAll compiles tools, and names those for which that is not possible.
+func (r *Registry) prepareAll(reg *Registration, tools []Tool) (ready []*tool, rejected []Rejection) {
+	for _, t := range tools {
+		x, err := r.prepare(reg, t)
+		if err != nil {
+			rejected = append(rejected, Rejection{t.Name, err.Error()})
+			continue
+		}
+		ready = append(ready, x)
+	}
+	return ready, rejected
+}
+
+// prepare compiles a tool.
+func (r *Registry) prepare(reg *Registration, t Tool) (*tool, error) {
 	err := t.check()
 	var schema *jsonschema.Schema
 	if err == nil {
 		schema, t.Schema, err = compile(t.Schema)
 	}
 	if err != nil {
-		reg.reject(t.Name, err.Error())
-		return nil
+		return nil, err
 	}
 	x := &tool{Tool: t, pack: reg, schema: schema, policy: r.opts.Policies[t.Name]}
 	x.needs = slices.Concat(t.Needs, x.policy.Needs)
@@ -153,16 +198,12 @@ func (r *Registry) prepare(reg *Registration, t Tool) *tool {
 	}
 	x.Timeout = min(x.Timeout, MaxTimeout)
 	x.limiter = auth.NewLimiter(float64(x.policy.PerMinute)/60, x.policy.PerMinute)
-	return x
-}
-
-func (reg *Registration) reject(name, reason string) {
-	reg.rejected = append(reg.rejected, Rejection{name, reason})
+	return x, nil
 }
 
 // add enters a pack and those of its tools whose names are free. collision is the first that was
 // not. r.mu is held.
-func (r *Registry) add(reg *Registration, p Pack, ready []*tool) (collision, err error) {
+func (r *Registry) add(reg *Registration, p Pack, ready []*tool, rejected []Rejection) (collision, err error) {
 	switch {
 	case r.packs[p.ID] != nil:
 		return nil, fault.New(fault.Exists, "pack %s already registered", p.ID)
@@ -170,6 +211,15 @@ func (r *Registry) add(reg *Registration, p Pack, ready []*tool) (collision, err
 		return nil, fault.New(fault.Limited, "there are %d packs; there cannot be more", MaxPacks)
 	}
 	p.Tools = nil
+	reg.pack = p
+	r.packs[p.ID] = reg
+	return r.enter(reg, ready, rejected), nil
+}
+
+// enter gives a pack its tools, whose names it has freed, and returns the first collision of a name,
+// or nil. r.mu is held.
+func (r *Registry) enter(reg *Registration, ready []*tool, rejected []Rejection) (collision error) {
+	reg.tools, reg.rejected = nil, rejected
 	for _, t := range ready {
 		if taken := r.tools[t.Name]; taken != nil {
 			reason := "already registered by pack '" + taken.pack.pack.ID + "'"
@@ -179,22 +229,24 @@ func (r *Registry) add(reg *Registration, p Pack, ready []*tool) (collision, err
 			case taken.pack.pack.Kind == Builtin:
 				reason = "already registered as builtin"
 			}
-			reg.reject(t.Name, reason)
+			reg.rejected = append(reg.rejected, Rejection{t.Name, reason})
 			if collision == nil {
 				collision = fault.New(fault.Exists, "tool collision: tool name collision: tool '%s' %s", t.Name, reason)
 			}
 			continue
 		}
 		r.tools[t.Name] = t
-		p.Tools = append(p.Tools, t.Tool)
+		reg.tools = append(reg.tools, t.Name)
 	}
-	reg.pack = p
-	r.packs[p.ID] = reg
-	return collision, nil
+	return collision
 }
 
 // Rejected returns the tools that were not accepted.
-func (reg *Registration) Rejected() []Rejection { return slices.Clone(reg.rejected) }
+func (reg *Registration) Rejected() []Rejection {
+	reg.registry.mu.Lock()
+	defer reg.registry.mu.Unlock()
+	return slices.Clone(reg.rejected)
+}
 
 // Remove takes the pack's tools away. Their open calls end at once. It may be called again.
 func (reg *Registration) Remove() {
@@ -206,13 +258,14 @@ func (reg *Registration) Remove() {
 	}
 	reg.removed = true
 	delete(r.packs, reg.pack.ID)
-	for _, t := range reg.pack.Tools {
-		delete(r.tools, t.Name)
+	tools := len(reg.tools)
+	for _, name := range reg.tools {
+		delete(r.tools, name)
 	}
 	r.mu.Unlock()
 	reg.end(errDisconnected)
 	r.opts.Logger.Info("pack removed", "pack", reg.pack.ID, "duration", time.Since(reg.since))
-	if len(reg.pack.Tools) > 0 {
+	if tools > 0 {
 		r.notify()
 	}
 }
@@ -297,16 +350,15 @@ type PackInfo struct {
 // Packs returns all packs, by id.
 func (r *Registry) Packs() []PackInfo {
 	r.mu.Lock()
-	regs := slices.Collect(maps.Values(r.packs))
-	r.mu.Unlock()
-	slices.SortFunc(regs, func(a, b *Registration) int { return strings.Compare(a.pack.ID, b.pack.ID) })
-	infos := make([]PackInfo, len(regs))
-	for i, reg := range regs {
+	infos := make([]PackInfo, 0, len(r.packs))
+	for _, reg := range r.packs {
 		p := reg.pack
-		infos[i] = PackInfo{ID: p.ID, Version: p.Version, Kind: p.Kind, Principal: p.Principal, AgentID: p.AgentID, Since: reg.since, Rejected: reg.Rejected()}
-		for _, t := range p.Tools {
-			infos[i].Tools = append(infos[i].Tools, t.Name)
-		}
+		infos = append(infos, PackInfo{
+			ID: p.ID, Version: p.Version, Kind: p.Kind, Principal: p.Principal, AgentID: p.AgentID, Since: reg.since,
+			Tools: slices.Clone(reg.tools), Rejected: slices.Clone(reg.rejected),
+		})
 	}
+	r.mu.Unlock()
+	slices.SortFunc(infos, func(a, b PackInfo) int { return strings.Compare(a.ID, b.ID) })
 	return infos
 }
