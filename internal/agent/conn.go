@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -66,7 +67,7 @@ func (e *ending) Error() string { return e.cause }
 var (
 	errLeft     = &ending{cause: "the agent disconnected"}
 	errLost     = &ending{cause: "the agent disconnected", broke: true}
-	errShutDown = &ending{cause: "the gateway was shut down"}
+	errShutDown = &ending{cause: "the gateway was shut down", broke: true} // the next run waits for the agent
 )
 
 // endingOf returns the ending that an error is.
@@ -294,13 +295,16 @@ func (c *Conn) welcome() {
 	c.log().Info("agent connected", "name", c.info.Name)
 	welcome := welcomeMessage(c.registry.opts.ServerID, c.info, c.secrets)
 	welcome.GetWelcome().AvailableTools = c.available(c.ctx)
-	c.resume(welcome.GetWelcome())
+	back := c.resume(welcome.GetWelcome())
 	welcome.GetWelcome().McpEndpoint, welcome.GetWelcome().McpToken = c.grant()
 	c.mu.Lock()
 	c.state = open
 	c.queue = append(c.queue, welcome)
 	c.secrets = nil
 	c.mu.Unlock()
+	for _, call := range back { // what they are told comes behind Welcome
+		call.sink.Resumed(call)
+	}
 	c.registry.publish(c)
 	c.host()
 	c.mu.Lock()
@@ -560,10 +564,10 @@ func (c *Conn) close(why *ending) {
 // resumes reports whether the agent goes on with its turns after its stream broke.
 func (c *Conn) resumes() bool { return slices.Contains(c.info.Features, featureResume) }
 
-// resume opens the calls of the turns that the agent goes on with, and says so in Welcome.
-func (c *Conn) resume(w *pb.Welcome) {
+// resume opens the calls of the turns that the agent goes on with, says so in Welcome, and returns them.
+func (c *Conn) resume(w *pb.Welcome) map[string]*call {
 	if c.registry.opts.Resume == nil {
-		return
+		return nil
 	}
 	working := c.working
 	c.working = nil
@@ -579,9 +583,7 @@ func (c *Conn) resume(w *pb.Welcome) {
 	c.mu.Lock()
 	c.calls = calls
 	c.mu.Unlock()
-	for _, t := range back {
-		t.Sink.Resumed(calls[t.TurnID])
-	}
+	return maps.Clone(calls) // the connection's own changes
 }
 
 // heartbeat notes that the agent sends heartbeats, and is expected to go on.
@@ -689,6 +691,14 @@ func (c *Conn) ack(requestID string, received uint64) {
 	}
 	if len(c.queue) < maxUnread {
 		c.push(&pb.ServerMessage{Payload: &pb.ServerMessage_ResponseAck{ResponseAck: &pb.ResponseAck{RequestId: requestID, Received: received}}})
+	}
+}
+
+// Decide implements [conversation.Call]. An agent that leaves no room for it has to come back for it.
+func (t *call) Decide(asked uint64, d conversation.Decision) {
+	err := t.conn.tell(decision(t.requestID, asked, d))
+	if err != nil && !errors.Is(err, conversation.ErrAgentGone) {
+		t.conn.end(&ending{"the agent does not read its stream", true, err})
 	}
 }
 

@@ -322,6 +322,12 @@ func (r *Registry) Approve(agentID, toolID string, approved, all bool) error {
 	return c.tell(toolApproval(toolID, approved, all))
 }
 
+// Resumable implements [conversation.Dispatcher].
+func (r *Registry) Resumable(agentID string) bool {
+	c := r.find(agentID)
+	return c != nil && c.resumes()
+}
+
 // Agent returns what is known of a connected agent, by agent id or instance id.
 func (r *Registry) Agent(id string) (Info, bool) {
 	c := r.find(id)

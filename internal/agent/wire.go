@@ -262,6 +262,13 @@ func toolApproval(id string, approved, all bool) *pb.ServerMessage {
 	}}}
 }
 
+// decision is toolApproval for an agent that resumes, which is told which of its responses has the answer.
+func decision(requestID string, asked uint64, d conversation.Decision) *pb.ServerMessage {
+	m := toolApproval(d.ID, d.Approved, d.All)
+	m.GetToolApproval().RequestId, m.GetToolApproval().ResponseSeq = requestID, asked
+	return m
+}
+
 func shutdownMessage(reason string) *pb.ServerMessage {
 	return &pb.ServerMessage{Payload: &pb.ServerMessage_Shutdown{Shutdown: &pb.Shutdown{Reason: reason}}}
 }

@@ -32,19 +32,64 @@ type Question struct {
 	ExpiresAt time.Time
 
 	number  int         // among those of the turn
+	asked   uint64      // the agent's number of it; 0 where it numbers none
 	settled bool        // its answer is on its way, and nobody is asked any more
 	expiry  *time.Timer // denies it; nil for none
 
 	reply chan<- Decision // of a tool of the gateway's own, which waits for it; capacity 1. nil where the agent waits
 }
 
-// tell gives the answer to whoever waits for it: the agent, or a tool.
-func (s *Service) tell(q Question, d Decision) error {
-	if q.reply != nil {
+// tell gives the answer to whoever waits for it: the agent, or a tool. It is in the audit log.
+func (t *liveTurn) tell(q Question, d Decision) error {
+	switch {
+	case q.reply != nil:
 		q.reply <- d // has room: a question has one answer
-		return nil
+	case q.asked > 0:
+		t.onVerdict(q.asked, func(v *verdict) { v.ready = true })
+	default:
+		return t.service.dispatcher.Approve(q.AgentID, q.ToolID, d.Approved, d.All)
 	}
-	return s.dispatcher.Approve(q.AgentID, q.ToolID, d.Approved, d.All)
+	return nil
+}
+
+// A verdict is the answer to a question that the agent has numbered. The agent is told when it is recorded,
+// and again on each stream after that, because nobody knows whether it has heard it: it takes the answer
+// to a question once.
+type verdict struct {
+	decision Decision
+	ready    bool // it is in the audit log, and the agent had time to begin to wait
+	durable  bool // it is in the conversation
+}
+
+// judge remembers a verdict that is about to be recorded. t.mu is held.
+func (t *liveTurn) judge(v verdict) {
+	if len(t.verdicts) == maxAsked { // no more can wait, so the agent has had the first one
+		t.verdicts = slices.Delete(t.verdicts, 0, 1)
+	}
+	t.verdicts = append(t.verdicts, v)
+}
+
+// onVerdict notes something of a verdict and tells the agent when it can know it.
+func (t *liveTurn) onVerdict(asked uint64, change func(*verdict)) {
+	t.mu.Lock()
+	i := slices.IndexFunc(t.verdicts, func(v verdict) bool { return v.decision.Number == asked })
+	if i < 0 {
+		t.mu.Unlock()
+		return
+	}
+	change(&t.verdicts[i])
+	v, call := t.verdicts[i], t.call
+	t.mu.Unlock()
+	if v.ready && v.durable && call != nil {
+		call.Decide(asked, v.decision)
+	}
+}
+
+// onDecided says that a decision is durable.
+func (t *liveTurn) onDecided(d Decision) {
+	if d.Number > 0 {
+		t.onVerdict(d.Number, func(v *verdict) { v.durable = true })
+	}
 }
 
 // stop keeps a question from expiring.
@@ -90,9 +135,12 @@ func (s *Service) Approve(ctx context.Context, v Verdict) error {
 	if err != nil {
 		return err
 	}
-	agentID, ok := s.dispatcher.Resolve(v.AgentID)
-	if !ok {
-		return fault.New(fault.NotFound, "agent not found")
+	agentID, here := s.dispatcher.Resolve(v.AgentID)
+	if !here { // it may come back for the answer
+		agentID = v.AgentID
+		if !slices.ContainsFunc(s.asking(agentID, ""), func(t *liveTurn) bool { return t.asks(v.ToolID) }) {
+			return fault.New(fault.NotFound, "agent not found")
+		}
 	}
 	whose, err := s.scope(ctx, agentID)
 	if err != nil {
@@ -110,7 +158,7 @@ func (s *Service) Approve(ctx context.Context, v Verdict) error {
 		if err := s.opts.Audit(ctx, q.record(p, d)); err != nil {
 			return err
 		}
-		if err := s.tell(q, d); err != nil {
+		if err := t.tell(q, d); err != nil {
 			return fault.Wrap(err, fault.NotFound, "agent not found")
 		}
 		return nil
@@ -176,19 +224,34 @@ func (s *Service) mine(ctx context.Context, agentID string) (turns []*liveTurn, 
 
 // ask takes an agent's wish to run a tool. What a policy or an earlier decision answers gets that
 // answer in a moment; the rest is a question to people. reply gets the answer instead of the agent,
-// unless it is nil. It returns the number of the question, or 0 when too many are open. t.mu is held.
-func (t *liveTurn) ask(b Approval, reply chan<- Decision) int {
+// unless it is nil. Of an agent that numbers its events it is event asked, and rule what a policy says of it;
+// else that is looked up. It returns the number of the question, or 0 when too many are open. t.mu is held.
+func (t *liveTurn) ask(b Approval, reply chan<- Decision, asked uint64, rule *Decision) int {
 	s, now := t.service, time.Now().UTC().Truncate(time.Microsecond)
-	q := Question{AgentID: t.feed.agentID, TurnID: t.id, ThreadID: t.thread, ToolID: b.ID, Name: b.Name, Input: b.Input, AskedAt: now, reply: reply}
+	q := Question{AgentID: t.feed.agentID, TurnID: t.id, ThreadID: t.thread, ToolID: b.ID, Name: b.Name, Input: b.Input, AskedAt: now, reply: reply, asked: asked}
+	b.Number = asked
 	full := len(t.asked) == maxAsked
-	action := s.action(q.AgentID, q.Name)
+	if rule != nil && !full {
+		t.judge(verdict{decision: *rule})
+		t.push(item{seq: asked, body: *rule}) // together with its number: it is not asked again
+		s.answers.Add(1)
+		time.AfterFunc(agentReady, func() {
+			defer s.answers.Done()
+			t.onVerdict(asked, func(v *verdict) { v.ready = true })
+		})
+		return 0
+	}
+	action := Ask
+	if asked == 0 {
+		action = s.action(q.AgentID, q.Name)
+	}
 	timeout := s.opts.ApprovalTimeout
 	if action == Ask && t.decided == nil && timeout > 0 && !full {
 		q.ExpiresAt = now.Add(timeout)
 	}
 	if action == Ask || full {
 		b.ExpiresAt = q.ExpiresAt
-		t.push(item{body: b})
+		t.push(item{seq: asked, body: b})
 	}
 	if full {
 		return 0
@@ -210,6 +273,25 @@ func (t *liveTurn) ask(b Approval, reply chan<- Decision) int {
 	return q.number
 }
 
+// ruled returns what a policy says of a tool that an agent asks about in its event asked; nil where people
+// are to be asked. The answer is in the audit log.
+func (t *liveTurn) ruled(ctx context.Context, b Approval, asked uint64) *Decision {
+	s := t.service
+	action := s.action(t.feed.agentID, b.Name)
+	if action == Ask {
+		return nil
+	}
+	d := Decision{ID: b.ID, Approved: action == Allow, By: byPolicy, Name: b.Name, Input: b.Input, Number: asked}
+	q := Question{AgentID: t.feed.agentID, TurnID: t.id, ToolID: b.ID, Name: b.Name, Input: b.Input}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTimeout)
+	defer cancel()
+	if err := s.opts.Audit(ctx, q.record(auth.Principal{}, d)); err != nil {
+		d.Approved = false // nothing is allowed that is not written down
+		s.logger.Error("a decision about a tool could not be recorded, so it is denied", "turn_id", t.id, "tool_id", b.ID, "error", err)
+	}
+	return &d
+}
+
 // AskApproval asks the people of a turn whether its agent may run a tool of the gateway, and waits for
 // the answer. With turnID "" it is the turn that the agent has begun last. Nobody is asked again for
 // the rest of a turn in which somebody has decided about all.
@@ -228,7 +310,7 @@ func (s *Service) AskApproval(ctx context.Context, agentID, turnID string, b App
 		t.mu.Unlock()
 		return nobody
 	}
-	number := t.ask(b, reply)
+	number := t.ask(b, reply, 0, nil)
 	t.mu.Unlock()
 	if number == 0 {
 		return fault.TooOften(time.Second, "%d tools of this turn wait for an approval", maxAsked)
@@ -280,7 +362,7 @@ func (t *liveTurn) decideSoon(after time.Duration, q Question, d Decision, isNew
 		if !t.conclude(q.number, d) {
 			return
 		}
-		if err := s.tell(q, d); err != nil {
+		if err := t.tell(q, d); err != nil {
 			s.logger.Info("an agent could not be told a decision", "turn_id", t.id, "tool_id", q.ToolID, "error", err)
 		}
 	})
@@ -300,6 +382,9 @@ func (t *liveTurn) conclude(number int, d Decision) bool {
 	i := slices.IndexFunc(t.asked, func(q Question) bool { return q.number == number })
 	if i < 0 || t.ending {
 		return false
+	}
+	if d.Number = t.asked[i].asked; d.Number > 0 {
+		t.judge(verdict{decision: d})
 	}
 	t.asked = slices.Delete(t.asked, i, i+1)
 	t.answeredNow()
@@ -332,6 +417,9 @@ func (t *liveTurn) decide(v Verdict, d Decision) (Question, error) {
 	t.answeredNow()
 	if d.All {
 		t.decided = &d
+	}
+	if d.Number = q.asked; d.Number > 0 {
+		t.judge(verdict{decision: d})
 	}
 	t.push(item{body: d})
 	return q, nil

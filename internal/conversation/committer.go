@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -408,7 +409,20 @@ func (cm *commit) drain(t *liveTurn) error {
 			cm.takens[k].ended = e.State
 		}
 	}
+	if newest := newestOf(tk.items); newest > 0 { // in the commit that has what it counts
+		if err := cm.tx.Received(t.ref, newest); err != nil {
+			return err
+		}
+	}
 	return cm.increments(ch, t, stored)
+}
+
+// newestOf returns the highest number that an agent has given to any of the items; 0 where it numbers none.
+func newestOf(items []item) (newest uint64) {
+	for _, it := range items {
+		newest = max(newest, it.seq)
+	}
+	return newest
 }
 
 // appendItem stores an event of a turn and what belongs to it in other tables.
@@ -425,6 +439,11 @@ func (cm *commit) appendItem(ch *change, t *liveTurn, it item) error {
 	case Enqueued:
 		return cm.tx.Wait(t.ref, b.Until)
 	case Delivered:
+		if t.resumes.Load() {
+			if err := cm.tx.Received(t.ref, 0); err != nil {
+				return err
+			}
+		}
 		return cm.tx.Wait(t.ref, time.Time{})
 	case Ended:
 		return cm.tx.End(t.ref, EndedTurn{State: b.State, Cause: b.Cause, Last: seq, FirstEventAt: t.firstSign(), At: it.at})
@@ -571,12 +590,8 @@ func (cm *commit) publish() {
 	}
 	for _, tk := range cm.takens {
 		tk.turn.committed(tk.size)
-		newest := uint64(0)
-		for _, it := range tk.items {
-			newest = max(newest, it.seq)
-		}
-		if newest > 0 {
-			tk.turn.durable(newest, tk.ended != "")
+		if newest := newestOf(tk.items); newest > 0 {
+			tk.turn.durable(newest, tk.size, tk.ended != "" || slices.ContainsFunc(tk.items, func(it item) bool { _, file := it.body.(FileSent); return file }))
 		}
 		for _, it := range tk.items {
 			switch b := it.body.(type) {
@@ -584,6 +599,8 @@ func (cm *commit) publish() {
 				tk.turn.service.releaseFiles(b.File)
 			case Delivered:
 				tk.turn.onHanded()
+			case Decision:
+				tk.turn.onDecided(b)
 			}
 		}
 		if tk.ended != "" {

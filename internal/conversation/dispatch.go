@@ -25,6 +25,8 @@ type Dispatcher interface {
 	// Approve answers an agent's question whether it may run a tool. It does not wait; it fails
 	// with ErrAgentGone, or with a fault when the agent reads nothing any more.
 	Approve(agentID, toolID string, approved, all bool) error
+	// Resumable reports whether an agent is connected and goes on with its turns when its stream breaks.
+	Resumable(agentID string) bool
 	// Injectable reports whether an agent is connected and understands injections.
 	Injectable(agentID string) bool
 	// Inject hands an agent an injection and waits for what it says. When nothing comes until ctx
@@ -50,6 +52,9 @@ type Call interface {
 	// Ack says that an agent that resumes need not send again what it has numbered up to received.
 	// It does not block, and may be lost.
 	Ack(received uint64)
+	// Decide answers the question whether the agent may run a tool, which was event number asked of the
+	// turn. It does not block, and may be lost.
+	Decide(asked uint64, d Decision)
 	// Retire forgets the call; what the agent still sends for it is ignored.
 	Retire()
 }

@@ -107,6 +107,7 @@ type Approval struct {
 	Name      string    `json:"name"`
 	Input     string    `json:"-"`
 	ExpiresAt time.Time `json:"expires_at,omitzero"` // when it is denied; zero for never
+	Number    uint64    `json:"number,omitempty"`    // of an agent that numbers its events, which waits for the answer on any stream
 }
 
 // Decision is the answer to an Approval, or stands for both where nobody was asked. There is one for
@@ -117,6 +118,7 @@ type Decision struct {
 	All         bool   `json:"all,omitempty"`       // it holds for the rest of the turn
 	By          string `json:"by"`                  // for people
 	PrincipalID string `json:"principal,omitempty"` // who decided; "" when an earlier decision held, a policy, or the time
+	Number      uint64 `json:"number,omitempty"`    // of the question, see Approval
 
 	// What the agent wanted to run, where nobody was asked. There is no Approval then.
 	Name  string `json:"name,omitempty"`

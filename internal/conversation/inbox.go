@@ -169,6 +169,7 @@ func (s *Service) hand(t *liveTurn) bool {
 	if s.threadBusy(t.feed.agentID, t.thread) {
 		return true
 	}
+	t.resumes.Store(s.dispatcher.Resumable(t.feed.agentID))
 	handed, ok := s.depart(t)
 	if !ok {
 		s.afterEnd(t) // which takes it out of the inbox

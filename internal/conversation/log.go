@@ -93,6 +93,13 @@ type Tx interface {
 	End(ref Ref, e EndedTurn) error
 	// Wait says until when the message of an open turn waits for its agent; zero when it does not.
 	Wait(ref Ref, until time.Time) error
+	// Received says that the agent of an open turn can go on with it on another stream, and how much of what
+	// it has numbered is recorded. It never gets less.
+	Received(ref Ref, number uint64) error
+	// Found counts a start that finds a turn open, until something is Received.
+	Found(ref Ref) error
+	// Calm forgets what Found has counted, of all turns.
+	Calm() error
 	// AddUsage stores a usage report that is event seq of its turn.
 	AddUsage(ref Ref, seq int64, at time.Time, u Usage) error
 	// AddFile stores a file that belongs to event seq of its turn.
@@ -134,6 +141,7 @@ type NewTurn struct {
 	Key          string // idempotency key; may be empty
 	Digest       []byte // of the request; the same key with another digest is a Conflict
 	Oversees     bool   // may join a thread in which its principal has begun no turn
+	Resumable    bool   // its agent can go on with it on another stream
 }
 
 // An EndedTurn is how a turn ended.
@@ -244,5 +252,8 @@ type Unfinished struct {
 // An UnfinishedTurn is a turn without an Ended event.
 type UnfinishedTurn struct {
 	Turn
-	Ref Ref
+	Ref       Ref
+	Resumable bool   // see Tx.Received
+	Received  uint64 // likewise
+	Found     int    // see Tx.Found
 }

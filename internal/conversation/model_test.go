@@ -35,6 +35,7 @@ type agents struct {
 	cancelled map[string]string
 	approved  []string // answers, in order
 	away      bool
+	resumes   bool
 }
 
 func newAgents() *agents {
@@ -44,6 +45,8 @@ func newAgents() *agents {
 func (a *agents) ResolvePrincipal(string, string) (string, bool) { return "", false }
 
 func (a *agents) Injectable(string) bool { return false }
+
+func (a *agents) Resumable(string) bool { return a.resumes }
 
 func (a *agents) Inject(context.Context, conversation.Injection) (conversation.Injected, error) {
 	return conversation.Injected{}, conversation.ErrAgentGone
@@ -92,6 +95,8 @@ func (c *call) Cancel(reason string) bool {
 }
 
 func (c *call) Ack(uint64) {}
+
+func (c *call) Decide(uint64, conversation.Decision) {}
 
 func (c *call) Retire() {}
 

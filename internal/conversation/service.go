@@ -59,6 +59,7 @@ type Options struct {
 	Audit func(context.Context, auth.AuditRecord) error
 
 	SilenceTimeout  time.Duration // a turn whose agent says nothing for so long fails
+	ReconnectGrace  time.Duration // how long a turn that the last run left open waits for its agent
 	CancelGrace     time.Duration // for an agent to acknowledge a cancellation
 	MaxMessage      int64         // bytes of text
 	MaxFile         int64         // bytes of one file
@@ -102,11 +103,14 @@ type Service struct {
 	drained   chan struct{} // closed when closing and nothing is under way or being sent
 	idle      bool          // drained is closed
 
+	calm    *time.Timer // forgets what is counted of crashes; nil until New returns
+	calming sync.WaitGroup
+
 	deliveries sync.WaitGroup // the goroutines of inboxes; started with mu held and only while not closing
 }
 
-// New returns a Service over a log. What a gateway that died has left open is ended first, as
-// interrupted. The service must be drained and closed.
+// New returns a Service over a log. What the last run has left open is ended first, as interrupted, but for
+// the turns of agents that resume: those wait for their agents. The service must be drained and closed.
 func New(ctx context.Context, o Options) (*Service, error) {
 	s := &Service{
 		opts: o, log: o.Log, dispatcher: o.Dispatcher, logger: o.Logger, metrics: o.Metrics, tracer: o.Tracer,
@@ -127,7 +131,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		return nil, fmt.Errorf("read the approval policies: %w", err)
 	}
 	s.policies.Store(&policies)
-	waiting, err := s.recover(ctx)
+	waiting, held, err := s.recover(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("end what the last run left open: %w", err)
 	}
@@ -137,6 +141,13 @@ func New(ctx context.Context, o Options) (*Service, error) {
 			return nil, errors.Join(fmt.Errorf("restore what waited for agents: %w", err), s.Close())
 		}
 	}
+	for _, t := range held {
+		if err := s.holdOpen(ctx, t); err != nil {
+			return nil, errors.Join(fmt.Errorf("restore the turns of agents that resume: %w", err), s.Close())
+		}
+	}
+	s.calming.Add(1)
+	s.calm = time.AfterFunc(calmAfter, func() { defer s.calming.Done(); s.forgetCrashes() })
 	s.keeper = newKeeper(s, o.Retention)
 	return s, nil
 }
@@ -262,6 +273,7 @@ func (s *Service) Send(ctx context.Context, r SendRequest) (Turn, error) {
 			State: Open, StartedAt: time.Now().UTC(),
 		},
 		Frontend: r.Frontend, ExternalID: r.ExternalID, Title: TitleOf(r.Text), Key: r.Key, Digest: digest, Oversees: oversees,
+		Resumable: r.Delivery != Queue && s.dispatcher.Resumable(agentID),
 	}}
 	if b.new.ThreadID == "" {
 		b.new.ThreadID = newID()
@@ -378,6 +390,7 @@ func (s *Service) hold(ctx context.Context, p auth.Principal, b *beginning, r Se
 // the feed.
 func (s *Service) start(ctx context.Context, p auth.Principal, b *beginning, detached bool) (*liveTurn, error) {
 	t := s.newTurn(ctx, b.feed, b.turn, b.ref, watcherOf(p))
+	t.resumes.Store(b.new.Resumable)
 	s.mu.Lock()
 	s.open[t.id] = t
 	if detached {
@@ -550,7 +563,8 @@ func (s *Service) Closing() bool {
 	return s.closing
 }
 
-// Drain refuses new messages, leaves those that wait for agents where they are, lets turns finish until ctx ends and then ends them as interrupted.
+// Drain refuses new messages, leaves those that wait for agents where they are and the turns of agents that
+// resume for the next run, lets other turns finish until ctx ends and then ends them as interrupted.
 // It returns when all ends are recorded, or with the error that keeps the log from being written.
 func (s *Service) Drain(ctx context.Context) error {
 	s.mu.Lock()
@@ -565,7 +579,7 @@ func (s *Service) Drain(ctx context.Context) error {
 	s.mu.Lock()
 	var open []*liveTurn
 	for _, t := range s.open {
-		if !t.waiting {
+		if !t.waiting && !t.resumes.Load() {
 			open = append(open, t)
 		}
 	}
@@ -591,15 +605,24 @@ func (s *Service) Close() error {
 	for _, t := range s.open {
 		if t.waiting {
 			t.expiry.Stop()
+		} else {
+			t.rest()
 		}
 	}
 	s.mu.Unlock()
+	if s.calm != nil && s.calm.Stop() {
+		s.calming.Done()
+	}
+	s.calming.Wait()
 	if s.keeper != nil {
 		s.keeper.close()
 	}
 	s.answers.Wait()
 	s.committer.close()
 	s.deliveries.Wait()
+	if s.calm != nil {
+		s.forgetCrashes() // this run ends well
+	}
 	return nil
 }
 
@@ -622,7 +645,16 @@ func (s *Service) leave() {
 
 // settle notes that nothing is left to drain. s.mu is held.
 func (s *Service) settle() {
-	if s.closing && !s.idle && s.sending == 0 && len(s.open) == s.waiting {
+	if !s.closing || s.idle || s.sending > 0 {
+		return
+	}
+	rest := len(s.open) - s.waiting
+	for _, t := range s.open {
+		if !t.waiting && t.resumes.Load() {
+			rest--
+		}
+	}
+	if rest == 0 {
 		s.idle = true
 		close(s.drained)
 	}

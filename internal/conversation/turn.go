@@ -9,6 +9,7 @@ import (
 	"hash"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -63,8 +64,9 @@ type liveTurn struct {
 	begins    int64      // number of its message
 	span      trace.Span // of its trace, from its beginning to its end
 	started   time.Time
-	until     time.Time // how long its message may wait for the agent; zero if it may not
-	call      Call      // set before the agent can answer; nil until dispatched, guarded by mu
+	until     time.Time   // how long its message may wait for the agent; zero if it may not
+	resumes   atomic.Bool // its agent can go on with it on another stream
+	call      Call        // set before the agent can answer; nil until dispatched, guarded by mu
 
 	// Owned by the committer.
 	ref   Ref
@@ -91,10 +93,13 @@ type liveTurn struct {
 	quiet     *time.Timer
 	received  uint64             // number of the newest event of an agent that numbers them
 	stored    uint64             // that of the newest that is durable
+	last      uint64             // that of the one with which the agent ended the turn; 0 while it has not
 	acked     uint64             // that of the newest that the agent knows to be
+	unacked   int                // bytes of events that became durable since
 	lost      *time.Timer        // ends the turn of a lost agent; nil while the agent is here
 	handed    chan struct{}      // closed when the log says that the agent has the message; nil unless somebody waits for that
 	asked     []Question         // approvals that the agent waits for
+	verdicts  []verdict          // answers to questions that the agent has numbered, the last maxAsked
 	questions []*PendingQuestion // that people have not answered
 	numbered  int                // approvals so far
 	decided   *Decision          // one that holds for the rest of the turn; nil if there is none
@@ -142,6 +147,10 @@ func (t *liveTurn) on(ctx context.Context, seq uint64, b Body) error {
 			t.service.logger.Error("cannot store a file of an agent", "turn_id", t.id, "agent_id", t.feed.agentID, "error", err)
 			b = Trouble{fault.Message(err)}
 		}
+	}
+	var rule *Decision
+	if a, ok := b.(Approval); ok && seq > 0 {
+		rule = t.ruled(ctx, a, seq)
 	}
 	for {
 		t.mu.Lock()
@@ -205,7 +214,7 @@ func (t *liveTurn) on(ctx context.Context, seq uint64, b Body) error {
 	case Ended:
 		t.finish(t.outcome(b), seq)
 	case Approval:
-		t.ask(b, nil)
+		t.ask(b, nil, seq, rule)
 	default:
 		t.push(item{seq: seq, body: b})
 	}
@@ -241,12 +250,13 @@ func (t *liveTurn) discard(b Body) {
 
 // Lost implements Sink.
 func (t *liveTurn) Lost(cause string, grace time.Duration) {
+	closing := t.service.Closing()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.call = nil
 	if t.ending {
 		return
 	}
-	t.call = nil
 	t.silence.Stop()
 	if t.quiet != nil {
 		t.quiet.Stop()
@@ -258,15 +268,29 @@ func (t *liveTurn) Lost(cause string, grace time.Duration) {
 			t.finish(Ended{State: Interrupted, Cause: cause}, 0)
 		}
 	})
+	if closing {
+		t.lost.Stop() // the next run of the gateway waits for the agent
+	}
 }
 
 // Resumed implements Sink.
 func (t *liveTurn) Resumed(call Call) {
 	t.mu.Lock()
-	over := t.ending
+	over, cancelled := t.ending && t.last == 0, t.cancelled
+	var verdicts []verdict
+	news := uint64(0)
 	if !over {
 		t.call = call
-		t.acked = t.stored // Welcome has told the agent
+		if t.stored > t.acked { // since Welcome was written
+			t.acked, news = t.stored, t.stored
+		}
+	}
+	if !t.ending {
+		for _, v := range t.verdicts {
+			if v.ready && v.durable {
+				verdicts = append(verdicts, v)
+			}
+		}
 		t.heard, t.warned = time.Now(), false
 		t.silence.Reset(t.service.untilWarning())
 		if t.quiet != nil {
@@ -275,38 +299,59 @@ func (t *liveTurn) Resumed(call Call) {
 	}
 	t.mu.Unlock()
 	if over {
+		call.Cancel("the turn has ended")
 		call.Retire()
+		return
+	}
+	if news > 0 {
+		call.Ack(news)
+	}
+	for _, v := range verdicts {
+		call.Decide(v.decision.Number, v.decision)
+	}
+	if cancelled != "" {
+		call.Cancel(cancelled)
 	}
 }
 
 // back stops the grace of a turn whose agent has returned. It returns what is durable of the answer, and
-// false when the turn has ended or was not lost.
+// false when the turn has ended or was not lost. One that the agent has ended itself is its own until
+// that is durable.
 func (t *liveTurn) back() (stored uint64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ending || t.lost == nil {
+	if t.ending && t.last == 0 || !t.ending && t.lost == nil {
 		return 0, false
 	}
-	t.lost.Stop()
-	t.lost = nil
+	if t.lost != nil {
+		t.lost.Stop()
+		t.lost = nil
+	}
+	t.acked = t.stored
 	return t.stored, true
 }
 
-// ackEvery is how many events of an agent that resumes are acknowledged together.
-const ackEvery = 32
+// An agent that resumes hears what is recorded after so many events, or bytes of them, or a file: it bounds what
+// it keeps, and must not wait for an acknowledgement that waits for more.
+const (
+	ackEvery      = 32
+	ackEveryBytes = 64 << 10
+)
 
-// durable says that the events of an agent are durable up to a number, and tells the agent now and then.
-func (t *liveTurn) durable(seq uint64, last bool) {
+// durable says that the events of an agent are durable up to a number, size bytes more than before, and tells
+// the agent now and then, or now.
+func (t *liveTurn) durable(seq uint64, size int, now bool) {
 	t.mu.Lock()
+	t.unacked += size
 	t.stored = max(t.stored, seq)
 	call := t.call
-	due := t.stored > t.acked && (last || t.stored >= t.acked+ackEvery)
+	due := call != nil && t.stored > t.acked && (now || t.stored >= t.acked+ackEvery || t.unacked >= ackEveryBytes)
 	if due {
-		t.acked = t.stored
+		t.acked, t.unacked = t.stored, 0
 	}
 	seq = t.stored
 	t.mu.Unlock()
-	if due && call != nil {
+	if due {
 		call.Ack(seq)
 	}
 }
@@ -356,7 +401,7 @@ func sum(s string) []byte {
 
 // finish queues the Ended event; nothing is accepted after it. t.mu is held and the turn is open.
 func (t *liveTurn) finish(e Ended, seq uint64) {
-	t.ending = true
+	t.ending, t.last = true, seq
 	t.silence.Stop()
 	if t.lost != nil {
 		t.lost.Stop()

@@ -200,7 +200,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.guard(cfg.Limits, figures.Refusals, open, reg)
 	g.conversations, err = conversation.New(ctx, conversation.Options{
 		Log: db.Log(g.identity.Audit), Dispatcher: g.agents, Files: files, Policy: g.identity, Bindings: db.Bindings(g.identity.Audit), Approvals: db.ApprovalPolicies(g.identity.Audit), Audit: g.identity.Note, Logger: o.Logger, Metrics: figures, Tracer: tracer,
-		SilenceTimeout: cfg.Agents.TurnSilenceTimeout, CancelGrace: cfg.Agents.CancelGracePeriod, ApprovalTimeout: cfg.Agents.ApprovalTimeout,
+		SilenceTimeout: cfg.Agents.TurnSilenceTimeout, ReconnectGrace: cfg.Agents.ReconnectGracePeriod, CancelGrace: cfg.Agents.CancelGracePeriod, ApprovalTimeout: cfg.Agents.ApprovalTimeout,
 		MaxMessage: int64(cfg.Limits.Message), MaxFile: int64(cfg.Limits.File), MaxFiles: cfg.Limits.Attachments,
 		MaxTurn: int64(cfg.Limits.Turn), AgentTurns: cfg.Limits.AgentTurns, TurnsPerMinute: cfg.Limits.TurnsPerMinute,
 		Retention: conversation.Retention{

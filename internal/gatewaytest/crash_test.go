@@ -49,7 +49,7 @@ func TestCrash(t *testing.T) {
 		id := fmt.Sprintf("agent-%d", i)
 		load.Go(func() {
 			err := agent.Run(ctx, agent.Options{
-				Server: p.grpc, ID: id, Handler: agent.HandlerFunc(w.handle), Logger: slog.New(slog.DiscardHandler),
+				Server: p.grpc, ID: id, Handler: agent.HandlerFunc(w.handle), Logger: slog.New(slog.DiscardHandler), NoResume: true,
 				BackoffMin: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond,
 			})
 			if err != nil {
@@ -354,7 +354,7 @@ func TestCrashWhileAsking(t *testing.T) {
 	var running sync.WaitGroup
 	running.Go(func() {
 		err := agent.Run(ctx, agent.Options{
-			Server: p.grpc, ID: "a", Logger: slog.New(slog.DiscardHandler), BackoffMin: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond,
+			Server: p.grpc, ID: "a", Logger: slog.New(slog.DiscardHandler), NoResume: true, BackoffMin: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond,
 			OnWelcome: func(agent.Welcome) { welcome <- struct{}{} },
 			Handler: agent.HandlerFunc(func(ctx context.Context, _ *agent.Message, w *agent.Writer) error {
 				_, err := w.ToolApproval(ctx, "t", "rm", map[string]string{"path": "/"})

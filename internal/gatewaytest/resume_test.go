@@ -222,3 +222,248 @@ func TestResumeGap(t *testing.T) {
 		}
 	})
 }
+
+// approve answers a question of an agent whether it may run a tool.
+func (g *Gateway) approve(agent, tool string, yes bool) error {
+	return g.Conversations().Approve(Ctx(), conversation.Verdict{AgentID: agent, ToolID: tool, Approved: yes})
+}
+
+// asks sends a question whether a tool may run, with a number.
+func (a *Agent) asks(request string, seq int, tool string) {
+	a.Reply(&pb.MessageResponse{RequestId: request, ResponseSeq: uint64(seq), Event: &pb.MessageResponse_ToolApprovalRequest{
+		ToolApprovalRequest: &pb.ToolApprovalRequest{Id: tool, Name: "rm", InputJson: "{}"},
+	}})
+}
+
+// TestResumeAfterRestart: the gateway is restarted again and again in the middle of an answer. The agent sends again
+// what is not recorded, and the answer and what readers saw are the same as without that.
+func TestResumeAfterRestart(t *testing.T) {
+	for seed := range uint64(6) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 2))
+			g := NewInBubble(t)
+			a := g.resuming("a")
+			turn := g.begin("a")
+			a.Message()
+			const pieces = 300
+			var want, seen strings.Builder
+			for n := range pieces {
+				fmt.Fprint(&want, n+1, " ")
+			}
+			pos := turn.First
+			read := func() {
+				r, err := g.Conversations().Reader(Ctx(), "a", conversation.Filter{TurnID: turn.ID}, pos)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				for evs, err := r.Poll(Ctx()); len(evs) > 0 || err != nil; evs, err = r.Poll(Ctx()) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, e := range evs {
+						if e.First <= pos {
+							t.Errorf("after %d came %d", pos, e.First)
+						}
+						pos = e.Seq
+						if b, ok := e.Body.(conversation.Text); ok {
+							seen.WriteString(b.Text)
+						}
+					}
+				}
+			}
+			for sent, most := 0, 0; sent < pieces; {
+				for range random.IntN(90) {
+					if sent < pieces {
+						sent++
+						a.number(turn.ID, sent, fmt.Sprint(sent, " "))
+					}
+				}
+				if random.IntN(2) == 0 {
+					synctest.Wait()
+					read()
+				}
+				if random.IntN(3) == 0 {
+					a.Die()
+				} else {
+					g.Restart()
+				}
+				time.Sleep(time.Duration(random.IntN(7)) * time.Second)
+				read()
+				most = max(most, sent)
+				a = g.resuming("a", turn.ID)
+				open := a.Welcome.OpenRequests
+				if len(open) != 1 || open[0].RequestId != turn.ID || open[0].Received > uint64(most) {
+					t.Fatalf("sent %d: %v", most, open)
+				}
+				sent = int(open[0].Received) - random.IntN(int(open[0].Received)+1)
+			}
+			a.Reply(&pb.MessageResponse{RequestId: turn.ID, ResponseSeq: pieces + 1, Event: &pb.MessageResponse_Done{Done: &pb.Done{FullResponse: want.String()}}})
+			synctest.Wait()
+			read()
+			if got := g.turnState(turn.ID); got != "done" {
+				t.Error(got)
+			}
+			if got, err := g.Conversations().Answer(Ctx(), turn.ID); err != nil || got != want.String() || seen.String() != got {
+				t.Errorf("seed %d: %v: %d bytes instead of %d, seen %d", seed, err, len(got), want.Len(), seen.Len())
+			}
+		})
+	}
+}
+
+// TestHeldTurns: what becomes of turns whose agents are away when the gateway starts.
+func TestHeldTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewInBubble(t)
+		old, a := g.Agent("old"), g.resuming("a")
+		legacy := g.begin("old")
+		old.Message()
+		late, cancelled, left := g.begin("a"), g.begin("a"), g.begin("a")
+		for range 3 {
+			a.Message()
+		}
+		a.number(late.ID, 1, "half an ")
+		synctest.Wait()
+		g.Restart()
+		for id, want := range map[string]string{legacy.ID: "interrupted the gateway was shut down", late.ID: "open", cancelled.ID: "open", left.ID: "open"} {
+			if got := g.turnState(id); got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		}
+		if err := g.Conversations().Cancel(Ctx(), cancelled.ID, "enough"); err != nil {
+			t.Error(err)
+		}
+		queued, err := g.Conversations().Send(Ctx(), conversation.SendRequest{AgentID: "a", ThreadID: late.ThreadID, Text: "next", Delivery: conversation.Queue})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a = g.resuming("a", late.ID, cancelled.ID)
+		if open := a.Welcome.OpenRequests; len(open) != 1 || open[0].RequestId != late.ID || open[0].Received != 1 {
+			t.Error(open)
+		}
+		synctest.Wait()
+		for id, want := range map[string]string{left.ID: "interrupted the agent came back without the turn", cancelled.ID: "cancelled enough", queued.ID: "queued"} {
+			if got := g.turnState(id); got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		}
+		a.number(late.ID, 2, "answer")
+		a.numberedDone(late.ID, 3)
+		for m := a.Next(); m.GetSendMessage().GetRequestId() != queued.ID; m = a.Next() {
+			if m == nil {
+				t.Fatal("what waited does not come")
+			}
+		}
+		if got, err := g.Conversations().Answer(Ctx(), late.ID); err != nil || got != "half an answer" {
+			t.Error(got, err)
+		}
+		a.number(queued.ID, 1, "part")
+		synctest.Wait()
+		g.Restart()
+		time.Sleep(7 * time.Second)
+		synctest.Wait()
+		if got := g.turnState(queued.ID); got != "open" {
+			t.Error(got)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got := g.turnState(queued.ID); got != "interrupted the gateway was restarted" {
+			t.Error(got)
+		}
+		if got, err := g.Conversations().Answer(Ctx(), queued.ID); err != nil || got != "part" {
+			t.Error(got, err)
+		}
+	})
+}
+
+// TestDecidedWhileAway: answers to an agent that is away, or whose gateway is restarted, reach it when it is back,
+// under the number of its question.
+func TestDecidedWhileAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewInBubble(t)
+		a := g.resuming("a")
+		turn := g.begin("a")
+		a.Message()
+		decided := func(seq int, yes bool) {
+			t.Helper()
+			for {
+				m := a.next()
+				if m.GetResponseAck() != nil {
+					continue
+				}
+				d := m.GetToolApproval()
+				if d.GetRequestId() != turn.ID || d.GetResponseSeq() != uint64(seq) || d.GetApproved() != yes {
+					t.Errorf("got %v, want the answer %t to %d", m, yes, seq)
+				}
+				return
+			}
+		}
+		a.asks(turn.ID, 1, "x")
+		a.asks(turn.ID, 2, "y")
+		a.asks(turn.ID, 3, "z")
+		synctest.Wait()
+		if err := g.approve("a", "x", true); err != nil {
+			t.Fatal(err)
+		}
+		decided(1, true)
+		a.Die()
+		synctest.Wait()
+		if err := g.approve("a", "y", false); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.approve("a", "nothing", true); err == nil || err.Error() != "agent not found" {
+			t.Error(err)
+		}
+		a = g.resuming("a", turn.ID)
+		decided(1, true) // perhaps it has not heard it
+		decided(2, false)
+		synctest.Wait()
+		g.Restart()
+		if qs, err := g.Conversations().Questions(Ctx(), ""); err != nil || len(qs) != 1 || qs[0].ToolID != "z" || qs[0].Name != "rm" {
+			t.Error(qs, err)
+		}
+		if err := g.approve("a", "z", true); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.approve("a", "z", true); err == nil {
+			t.Error("it is answered twice")
+		}
+		a = g.resuming("a", turn.ID)
+		decided(1, true)
+		decided(2, false)
+		decided(3, true)
+		if got := a.Welcome.OpenRequests[0].Received; got != 3 {
+			t.Errorf("%d responses are recorded", got)
+		}
+		// What a policy decides is recorded with the number of the question.
+		if _, err := g.Conversations().SetApprovalPolicy(Ctx(), "a", []conversation.ToolRule{{Tool: "*", Action: conversation.Allow}}); err != nil {
+			t.Fatal(err)
+		}
+		a.asks(turn.ID, 4, "p")
+		decided(4, true)
+		g.Restart()
+		a = g.resuming("a", turn.ID)
+		for i, yes := range []bool{true, false, true, true} {
+			decided(i+1, yes)
+		}
+		a.asks(turn.ID, 4, "p") // again
+		a.numberedDone(turn.ID, 5)
+		synctest.Wait()
+		if got := g.turnState(turn.ID); got != "done" {
+			t.Error(got)
+		}
+		page, err := g.Conversations().Events(Ctx(), "a", conversation.Filter{}, 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		decisions := 0
+		for _, e := range page.Events {
+			if _, ok := e.Body.(conversation.Decision); ok {
+				decisions++
+			}
+		}
+		if decisions != 4 {
+			t.Errorf("%d decisions are recorded", decisions)
+		}
+	})
+}

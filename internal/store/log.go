@@ -46,13 +46,15 @@ func (l Log) Conversation(ctx context.Context, agentID string) (conversation.Con
 	return c, err
 }
 
-// At rest the newest event of a conversation is the end of a turn, which stands for itself, or was one
-// that is removed by now: its number is not given again.
-const selectConversation = `
+// At rest the newest event of a conversation stands for itself, is in a block that was closed for a turn that
+// goes on after a restart, or was one that is removed by now: its number is not given again. A block that
+// reaches behind the newest row is not longer than blocks are.
+var selectConversation = fmt.Sprintf(`
 	SELECT c.id, c.uid, MAX(
-		COALESCE((SELECT MAX(e.seq) FROM events e WHERE e.conversation_id = c.id), 0),
+		COALESCE((SELECT MAX(e.last_seq) FROM events e WHERE e.conversation_id = c.id
+			AND e.seq > (SELECT MAX(n.seq) FROM events n WHERE n.conversation_id = c.id) - %d), 0),
 		COALESCE((SELECT MAX(p.last) FROM pruned p WHERE p.conversation_id = c.id), 0))
-	FROM conversations c WHERE c.agent_id = $1`
+	FROM conversations c WHERE c.agent_id = $1`, conversation.MaxBlockSpan)
 
 // Newest implements conversation.Log.
 func (l Log) Newest(ctx context.Context, id int64) (int64, error) {
@@ -223,6 +225,13 @@ func (l Log) Unfinished(ctx context.Context) (conversation.Unfinished, error) {
 	if err := rows.Err(); err != nil {
 		return u, err
 	}
+	for i := range u.Turns {
+		t := &u.Turns[i]
+		err := l.db.read.QueryRowContext(ctx, `SELECT resumable <> 0, received, crashes FROM turns WHERE id = $1`, t.Ref.Turn).Scan(&t.Resumable, &t.Received, &t.Found)
+		if err != nil {
+			return u, err
+		}
+	}
 	pieces, err := l.db.read.QueryContext(ctx, selectUncovered)
 	if err != nil {
 		return u, err
@@ -306,10 +315,10 @@ func (tx logTx) Begin(n conversation.NewTurn) (conversation.Turn, conversation.R
 	}
 	res, err := tx.exec(`
 		INSERT INTO turns (request_id, conversation_id, thread_id, principal_id, sender, idempotency_key, digest,
-			state, cause, first_seq, last_seq, started_at, waiting_until, first_event_at, ended_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, 0, $10, $11, 0, 0)`,
+			state, cause, first_seq, last_seq, started_at, waiting_until, first_event_at, ended_at, resumable)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, 0, $10, $11, 0, 0, $12)`,
 		n.ID, n.Conversation, ref.Thread, n.PrincipalID, n.Sender, sql.NullString{String: n.Key, Valid: n.Key != ""}, n.Digest,
-		string(conversation.Open), n.First, micros(n.StartedAt), micros(n.WaitingUntil))
+		string(conversation.Open), n.First, micros(n.StartedAt), micros(n.WaitingUntil), n.Resumable)
 	if err != nil {
 		return conversation.Turn{}, none, false, err
 	}
@@ -398,6 +407,21 @@ func (tx logTx) Wait(ref conversation.Ref, until time.Time) error {
 		return errors.Join(err, fmt.Errorf("turn %d has ended before", ref.Turn))
 	}
 	return nil
+}
+
+func (tx logTx) Received(ref conversation.Ref, number uint64) error {
+	_, err := tx.exec(`UPDATE turns SET resumable = 1, received = MAX(received, $1), crashes = 0 WHERE id = $2`, int64(number), ref.Turn)
+	return err
+}
+
+func (tx logTx) Found(ref conversation.Ref) error {
+	_, err := tx.exec(`UPDATE turns SET crashes = crashes + 1 WHERE id = $1`, ref.Turn)
+	return err
+}
+
+func (tx logTx) Calm() error {
+	_, err := tx.exec(`UPDATE turns SET crashes = 0 WHERE state = 'open' AND crashes > 0`)
+	return err
 }
 
 func (tx logTx) AddUsage(ref conversation.Ref, seq int64, at time.Time, u conversation.Usage) error {

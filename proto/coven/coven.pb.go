@@ -2143,7 +2143,12 @@ type ToolApprovalResponse struct {
 	Approved bool   `protobuf:"varint,2,opt,name=approved,proto3" json:"approved,omitempty"`
 	// The answer holds for the rest of the request. Agents need not heed it: the
 	// gateway answers their further questions itself.
-	ApproveAll    bool `protobuf:"varint,3,opt,name=approve_all,json=approveAll,proto3" json:"approve_all,omitempty"`
+	ApproveAll bool `protobuf:"varint,3,opt,name=approve_all,json=approveAll,proto3" json:"approve_all,omitempty"`
+	// Which question this answers: the request and the MessageResponse.response_seq
+	// of its tool_approval_request. Only to agents that declare `resume`, which are
+	// told an answer again on each stream; it counts once.
+	RequestId     string `protobuf:"bytes,100,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	ResponseSeq   uint64 `protobuf:"varint,101,opt,name=response_seq,json=responseSeq,proto3" json:"response_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2197,6 +2202,20 @@ func (x *ToolApprovalResponse) GetApproveAll() bool {
 		return x.ApproveAll
 	}
 	return false
+}
+
+func (x *ToolApprovalResponse) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ToolApprovalResponse) GetResponseSeq() uint64 {
+	if x != nil {
+		return x.ResponseSeq
+	}
+	return 0
 }
 
 // Done ends an answer.
@@ -6309,12 +6328,15 @@ const file_coven_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"input_json\x18\x03 \x01(\tR\tinputJson\"c\n" +
+	"input_json\x18\x03 \x01(\tR\tinputJson\"\xa5\x01\n" +
 	"\x14ToolApprovalResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bapproved\x18\x02 \x01(\bR\bapproved\x12\x1f\n" +
 	"\vapprove_all\x18\x03 \x01(\bR\n" +
-	"approveAll\"+\n" +
+	"approveAll\x12\x1d\n" +
+	"\n" +
+	"request_id\x18d \x01(\tR\trequestId\x12!\n" +
+	"\fresponse_seq\x18e \x01(\x04R\vresponseSeq\"+\n" +
 	"\x04Done\x12#\n" +
 	"\rfull_response\x18\x01 \x01(\tR\ffullResponse\"#\n" +
 	"\tCancelled\x12\x16\n" +

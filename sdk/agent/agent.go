@@ -5,9 +5,11 @@
 // An agent is a set of [Options] with a [Handler]; [Run] does the rest. See the example for a whole
 // program.
 //
-// What a handler sends arrives in the order in which it was sent. A turn (a message and its answer)
-// belongs to one connection: when that is lost, the gateway reports the turn as interrupted, and the
-// handler's context ends.
+// What a handler sends arrives in the order in which it was sent, once. A turn (a message and its answer)
+// outlives the connection: when that is lost, or the gateway is restarted, the handler goes on, what the
+// gateway has not recorded is kept and sent again on the next connection, and the handler waits while too
+// much is kept. With Options.NoResume, or at a gateway that knows no `resume`, the turn is reported as
+// interrupted instead, and the handler's context ends.
 package agent
 
 import (
@@ -28,6 +30,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	pb "coven-gateway/proto/coven"
 )
 
 // MaxFile is the largest file an agent can send, in bytes.
@@ -59,6 +63,7 @@ type Options struct {
 	BackoffMin     time.Duration // before the first reconnect; 200 ms where 0
 	BackoffMax     time.Duration // between reconnects; 10 s where 0
 	RetryTaken     int           // attempts more when the id is taken, perhaps by our own dying connection; 3 where 0, none where negative
+	NoResume       bool          // end the turns when the connection is lost, instead of going on with them on the next one
 	ExitOnShutdown bool          // return when the gateway shuts down instead of waiting for its return
 
 	Logger      *slog.Logger // slog.Default where nil
@@ -103,8 +108,9 @@ type Attachment struct {
 }
 
 // A Handler answers messages. Messages of one thread come one after the other, different threads
-// side by side. ctx ends when somebody stops the turn (its cause is then a Cancelled), when the
-// connection is lost (ErrDisconnected) or when the agent stops (ErrStopped). A handler has to return
+// side by side. ctx ends when somebody stops the turn (its cause is then a Cancelled), when the gateway
+// has ended it while the agent was away (ErrForgotten), when the connection of a turn that cannot be gone on
+// with is lost (ErrDisconnected) or when the agent stops (ErrStopped). A handler has to return
 // then: neither does the agent reconnect before, nor does Run return.
 //
 // When it returns nil the turn is done; an error is reported to whoever asked. After a cancellation
@@ -167,6 +173,9 @@ func (e *RefusedError) Unwrap() error {
 	return ErrRefused
 }
 
+// resumePause is the longest pause between attempts to connect while turns wait to be gone on with.
+const resumePause = time.Second
+
 // errShutdown says that the gateway is going away. To a handler it is a lost connection.
 var errShutdown = fmt.Errorf("%w: the gateway shuts down", ErrDisconnected)
 
@@ -177,6 +186,45 @@ type Agent struct {
 	mu      sync.Mutex
 	running bool
 	session *session // the registered one; nil while there is none
+	tools   []Tool   // that the gateway offers; not changed in place
+
+	// Owned by Run and what it calls.
+	run  context.Context
+	desk *desk // of turns that outlive sessions; nil until a gateway resumes
+}
+
+// Features of the protocol that this package has to know.
+const (
+	featureResume      = "resume"
+	featureToolUpdates = "tool_updates"
+)
+
+// Tools returns the gateway's tools that CallTool can call now, as the gateway has told last; their Call is
+// nil.
+func (a *Agent) Tools() []Tool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.tools)
+}
+
+func (a *Agent) setTools(list []*pb.ToolDefinition) {
+	tools := make([]Tool, len(list))
+	for i, d := range list {
+		tools[i] = toolOf(d)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tools = tools
+}
+
+// leaveDesk ends the turns that outlive sessions, and waits for their handlers.
+func (a *Agent) leaveDesk(why error) {
+	if a.desk == nil {
+		return
+	}
+	a.desk.close(why)
+	a.desk.tasks.Wait()
+	a.desk = nil
 }
 
 // Run connects an agent and answers messages until ctx ends. It is New and Agent.Run.
@@ -214,6 +262,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.running = false
 	}()
 
+	a.run = context.WithoutCancel(ctx) // the desk hears of its end in order
+	defer a.leaveDesk(ErrStopped)
 	wait, taken := a.opts.BackoffMin, 0
 	for {
 		began := time.Now()
@@ -233,6 +283,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		if time.Since(began) > a.opts.BackoffMax {
 			wait = a.opts.BackoffMin
+		}
+		if a.desk != nil && len(a.desk.open()) > 0 {
+			wait = min(wait, max(a.opts.BackoffMin, resumePause)) // the gateway waits only for a while
 		}
 		pause := wait/2 + rand.N(wait/2+1)
 		a.opts.Logger.Info("not connected to the gateway", "agent_id", a.opts.ID, "error", err, "retry_in", pause)
@@ -293,8 +346,10 @@ func (o *Options) complete() error {
 	}
 	for _, f := range o.Features {
 		switch f {
-		case "resume":
-			return fmt.Errorf("feature %s: this package does not speak it", f)
+		case featureResume:
+			return fmt.Errorf("feature %s: it is there unless NoResume is set", f)
+		case featureToolUpdates:
+			return fmt.Errorf("feature %s: this package declares it by itself", f)
 		case "injection":
 			return fmt.Errorf("feature %s: set OnInject", f)
 		}

@@ -26,9 +26,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type gateway struct {
 	pb.UnimplementedCovenControlServer
 	streams    chan pb.CovenControl_AgentStreamServer
-	registered chan *pb.RegisterAgent // of the streams that are accepted
-	refuse     func() error           // instead of a Welcome; may be nil
-	answer     *pb.ServerMessage      // instead of a Welcome; may be nil
+	registered chan *pb.RegisterAgent               // of the streams that are accepted
+	refuse     func() error                         // instead of a Welcome; may be nil
+	answer     *pb.ServerMessage                    // instead of a Welcome; may be nil
+	welcome    func(*pb.RegisterAgent, *pb.Welcome) // edits it; may be nil
 	end        chan struct{}
 	listener   *bufconn.Listener
 	dials      []time.Time // owned by the agent
@@ -57,6 +58,9 @@ func (g *gateway) AgentStream(stream pb.CovenControl_AgentStreamServer) error {
 		}
 	}
 	w := &pb.Welcome{AgentId: m.GetRegister().GetAgentId(), AvailableTools: []*pb.ToolDefinition{{Name: "todo_list", TimeoutSeconds: 5}}}
+	if g.welcome != nil {
+		g.welcome(m.GetRegister(), w)
+	}
 	answer := &pb.ServerMessage{Payload: &pb.ServerMessage_Welcome{Welcome: w}}
 	if g.answer != nil {
 		answer = g.answer

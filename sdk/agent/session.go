@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -50,6 +51,7 @@ const (
 type session struct {
 	// Fixed before the goroutines start.
 	agent   *Agent
+	desk    *desk // set by the registration, before the goroutines start
 	opts    Options
 	stream  pb.CovenControl_AgentStreamClient
 	ctx     context.Context // ends with the stream
@@ -62,13 +64,12 @@ type session struct {
 	last    chan struct{}         // closed when nobody but receive sends any more
 	leaving chan struct{}         // closed by receive when the gateway shuts down
 	idle    chan struct{}         // closed when it does and nothing is left to do
-	slots   chan struct{}         // one for each turn that is answered
 	calls   chan struct{}         // one for each tool that runs
 	oneBig  chan struct{}         // one for the large message that is on its way
 
 	writer   sync.WaitGroup
 	receiver sync.WaitGroup
-	tasks    sync.WaitGroup // heartbeats, threads, tools; handlers are started with mu held and only while not closed
+	tasks    sync.WaitGroup // heartbeats, tools; started with mu held and only while not closed
 
 	mu    sync.Mutex // never held while something waits
 	state state
@@ -79,18 +80,13 @@ type state struct {
 	closed    bool // nothing new is started
 	leaving   bool
 	idle      bool
-	active    int // turns and tool calls that have not ended
-	turns     map[string]*turn
-	threads   map[string][]*turn // the waiting turns of each thread that is being answered
-	waiting   int                // turns that wait
-	bytes     int                // what they occupy
+	active    int // tool calls and injections that have not ended
 	toolCalls int
 
 	injections []*pb.InjectContext // that wait for OnInject
 	injecting  bool                // takeInjections runs
 
-	approvals map[string]chan bool               // that are waited for, by tool id
-	results   map[string]chan *pb.PackToolResult // that are waited for, by request id
+	results map[string]chan *pb.PackToolResult // that are waited for, by request id
 }
 
 // outgoing is a message for the writer.
@@ -111,10 +107,9 @@ func (a *Agent) connect(ctx context.Context) (welcome bool, err error) {
 		agent: a, opts: a.opts,
 		out: make(chan outgoing, maxOut), replies: make(chan *pb.AgentMessage, maxReplies),
 		last: make(chan struct{}), leaving: make(chan struct{}), idle: make(chan struct{}),
-		slots: make(chan struct{}, a.opts.Concurrency), calls: make(chan struct{}, maxCalls), oneBig: make(chan struct{}, 1),
+		calls: make(chan struct{}, maxCalls), oneBig: make(chan struct{}, 1),
 		state: state{
-			turns: make(map[string]*turn), threads: make(map[string][]*turn),
-			approvals: make(map[string]chan bool), results: make(map[string]chan *pb.PackToolResult),
+			results: make(map[string]chan *pb.PackToolResult),
 		},
 	}
 	// It outlives ctx by the time that the last messages take.
@@ -157,7 +152,7 @@ func (s *session) register(ctx context.Context, client pb.CovenControlClient) er
 	if s.stream, err = client.AgentStream(streamCtx); err != nil {
 		return s.because(err)
 	}
-	if err := s.stream.Send(registration(s.opts)); err != nil && !errors.Is(err, io.EOF) { // EOF: Recv knows more
+	if err := s.stream.Send(s.agent.registration()); err != nil && !errors.Is(err, io.EOF) { // EOF: Recv knows more
 		return s.because(err)
 	}
 	m, err := s.stream.Recv()
@@ -166,6 +161,8 @@ func (s *session) register(ctx context.Context, client pb.CovenControlClient) er
 	}
 	switch p := m.GetPayload().(type) {
 	case *pb.ServerMessage_Welcome:
+		s.agent.setTools(p.Welcome.GetAvailableTools())
+		s.seat(p.Welcome)
 		if s.opts.OnWelcome != nil {
 			s.opts.OnWelcome(welcome(p.Welcome))
 		}
@@ -188,14 +185,21 @@ func (s *session) because(err error) error {
 	return err
 }
 
-func registration(o Options) *pb.AgentMessage {
+func (a *Agent) registration() *pb.AgentMessage {
+	o := a.opts
 	host, _ := os.Hostname() // only told to people
 	r := &pb.RegisterAgent{
 		AgentId: o.ID, Name: o.Name, Capabilities: o.Capabilities,
 		Metadata: &pb.AgentMetadata{
 			WorkingDirectory: valid(o.WorkingDir), Hostname: valid(host), Os: runtime.GOOS, Workspaces: o.Workspaces, Backend: o.Backend,
 		},
-		ProtocolFeatures: append([]string{"cancellation", "token_usage", "tool_states"}, o.Features...),
+		ProtocolFeatures: append([]string{"cancellation", "token_usage", "tool_states", featureToolUpdates}, o.Features...),
+	}
+	if !o.NoResume {
+		r.ProtocolFeatures = append(r.ProtocolFeatures, featureResume)
+		if a.desk != nil {
+			r.OpenRequests = a.desk.open()
+		}
 	}
 	if o.OnInject != nil {
 		r.ProtocolFeatures = append(r.ProtocolFeatures, "injection")
@@ -204,6 +208,21 @@ func registration(o Options) *pb.AgentMessage {
 		r.Tools = append(r.Tools, t.definition())
 	}
 	return &pb.AgentMessage{Payload: &pb.AgentMessage_Register{Register: r}}
+}
+
+// seat gives the session the desk where turns are answered: that of the agent where both sides resume.
+func (s *session) seat(w *pb.Welcome) {
+	a := s.agent
+	if !a.opts.NoResume && slices.Contains(w.GetProtocolFeatures(), featureResume) {
+		if a.desk == nil {
+			a.desk = newDesk(a.opts, nil, a.run)
+		}
+		s.desk = a.desk
+		s.desk.attach(s, w.GetOpenRequests())
+		return
+	}
+	a.leaveDesk(ErrDisconnected) // the gateway is another one
+	s.desk = newDesk(a.opts, s, s.work)
 }
 
 func welcome(w *pb.Welcome) Welcome {
@@ -247,16 +266,23 @@ func (s *session) serve(ctx context.Context) error {
 	}
 	s.agent.current(nil)
 	s.close(why)
+	if !s.desk.resumes || errors.Is(why, ErrStopped) {
+		s.desk.close(why)
+	}
 	late := time.AfterFunc(flushTimeout, func() { s.end(why) })
 	defer late.Stop()
 	slow := time.AfterFunc(patience, func() {
 		s.opts.Logger.Warn("handlers have not returned although their contexts have ended; the agent waits for them", "agent_id", s.opts.ID)
 	})
 	s.tasks.Wait()
+	if !s.desk.resumes || errors.Is(why, ErrStopped) {
+		s.desk.tasks.Wait()
+	}
 	slow.Stop()
 	close(s.last)
 	s.writer.Wait()
 	s.receiver.Wait()
+	s.desk.detach(s)
 	return why
 }
 
@@ -264,7 +290,6 @@ func (s *session) serve(ctx context.Context) error {
 func (s *session) close(why error) {
 	s.mu.Lock()
 	s.state.closed = true
-	clear(s.state.threads)
 	s.mu.Unlock()
 	s.endWork(why)
 }
@@ -276,6 +301,11 @@ func (s *session) write() {
 		select {
 		case m = <-s.out:
 		case m.message = <-s.replies:
+		case <-s.desk.wake:
+			if m.message = s.desk.unsent(); m.message == nil {
+				continue
+			}
+			s.desk.poke() // there may be more
 		case <-s.last:
 			s.flush()
 			return
@@ -296,8 +326,10 @@ func (s *session) flush() {
 		case m = <-s.out:
 		case m.message = <-s.replies:
 		default:
-			_ = s.stream.CloseSend() // it never fails
-			return
+			if m.message = s.desk.unsent(); m.message == nil {
+				_ = s.stream.CloseSend() // it never fails
+				return
+			}
 		}
 		if !s.pass(m) {
 			return
@@ -389,7 +421,11 @@ func (s *session) receive() {
 		case *pb.ServerMessage_CancelRequest:
 			s.cancel(p.CancelRequest.GetRequestId(), p.CancelRequest.GetReason())
 		case *pb.ServerMessage_ToolApproval:
-			arrive(s, s.state.approvals, p.ToolApproval.GetId(), p.ToolApproval.GetApproved())
+			s.desk.approval(p.ToolApproval)
+		case *pb.ServerMessage_ResponseAck:
+			s.desk.ack(p.ResponseAck.GetRequestId(), p.ResponseAck.GetReceived())
+		case *pb.ServerMessage_ToolUpdate:
+			s.agent.setTools(p.ToolUpdate.GetTools())
 		case *pb.ServerMessage_PackToolResult:
 			arrive(s, s.state.results, p.PackToolResult.GetRequestId(), p.PackToolResult)
 		case *pb.ServerMessage_ExecutePackTool:
@@ -418,7 +454,7 @@ func (s *session) leave() {
 
 // noteIdle tells serve when nothing is left to do. s.mu is held.
 func (s *session) noteIdle() {
-	if st := &s.state; st.leaving && st.active == 0 && !st.idle {
+	if st := &s.state; st.leaving && st.active == 0 && !st.idle && (s.desk.resumes || s.desk.active.Load() == 0) {
 		st.idle = true
 		close(s.idle)
 	}

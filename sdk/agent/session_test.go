@@ -24,7 +24,7 @@ func TestOptions(t *testing.T) {
 	for want, edit := range map[string]func(*agent.Options){
 		"Server, ID and Handler are required":     func(o *agent.Options) { o.Handler = nil },
 		"does not speak TLS":                      func(o *agent.Options) { o.Server = "https://gateway" },
-		"feature resume: this package":            func(o *agent.Options) { o.Features = []string{"resume"} },
+		"feature resume: it is there":             func(o *agent.Options) { o.Features = []string{"resume"} },
 		"must not be negative":                    func(o *agent.Options) { o.Concurrency = -1 },
 		"a tool needs a Name and a Call":          func(o *agent.Options) { o.Tools = []agent.Tool{{Name: "t"}} },
 		"tool t: it is there twice":               func(o *agent.Options) { o.Tools = []agent.Tool{{Name: "t", Call: call}, {Name: "t", Call: call}} },
@@ -70,7 +70,7 @@ func TestRegistration(t *testing.T) {
 		r := <-g.registered
 		m := r.GetMetadata()
 		got := []any{r.GetAgentId(), r.GetName(), r.GetCapabilities(), r.GetProtocolFeatures(), m.GetBackend(), m.GetWorkingDirectory(), m.GetWorkspaces()}
-		want := []any{"a", "Anna", []string{"base", "chat"}, []string{"cancellation", "token_usage", "tool_states", "pack_tools"}, "test", "/w", []string{"w"}}
+		want := []any{"a", "Anna", []string{"base", "chat"}, []string{"cancellation", "token_usage", "tool_states", "tool_updates", "pack_tools", "resume"}, "test", "/w", []string{"w"}}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}

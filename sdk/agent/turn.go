@@ -18,65 +18,79 @@ const (
 
 // A turn is a message and its answer.
 type turn struct {
+	// Fixed.
 	message *Message
 	size    int
-	ctx     context.Context // the handler's; a child of session.work
+	desk    *desk
+	ctx     context.Context // the handler's; a child of desk.ctx
 	cancel  context.CancelCauseFunc
-	started bool // guarded by session.mu
+	room    chan struct{} // capacity 1: less is kept, or the turn is over
+
+	// Guarded by desk.mu.
+	started bool
+	over    bool // its answer is whole, or nobody wants it
+	gone    bool // nobody wants it
+
+	// Of an answer that can be gone on with, guarded by desk.mu.
+	number    uint64             // of the last response
+	kept      []*pb.AgentMessage // responses that are not known to be recorded
+	keptBytes int
+	sent      int    // how many of kept the connected session has taken
+	served    uint64 // how often one was taken
 }
 
 // enqueue puts a message behind the others of its thread, or starts to answer the thread.
 func (s *session) enqueue(p *pb.SendMessage) {
+	d := s.desk
 	t := &turn{
 		message: &Message{RequestID: p.GetRequestId(), ThreadID: p.GetThreadId(), Sender: p.GetSender(), Content: p.GetContent()},
-		size:    proto.Size(p),
+		size:    proto.Size(p), desk: d, room: make(chan struct{}, 1),
 	}
 	for _, a := range p.GetAttachments() {
 		t.message.Attachments = append(t.message.Attachments, Attachment{Name: a.GetFilename(), Type: a.GetMimeType(), Data: a.GetData()})
 	}
 	thread := t.message.ThreadID
 
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := &s.state
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	switch {
-	case st.closed: // the gateway hears that the stream ends
+	case d.closed: // the gateway hears that the stream ends
 		return
-	case st.turns[t.message.RequestID] != nil:
+	case d.turns[t.message.RequestID] != nil:
 		s.opts.Logger.Warn("the gateway sent a request a second time; ignored", "agent_id", s.opts.ID, "request_id", t.message.RequestID)
 		return
-	case st.waiting >= maxWaiting, st.bytes+t.size > maxWaitingBytes:
+	case d.waiting >= maxWaiting, d.bytes+t.size > maxWaitingBytes:
 		const busy = "the agent is busy: too many messages wait"
 		s.reply(response(&pb.MessageResponse{RequestId: t.message.RequestID, Event: &pb.MessageResponse_Error{Error: busy}}))
 		s.reply(response(&pb.MessageResponse{RequestId: t.message.RequestID, Event: done("Error: " + busy)}))
 		return
 	}
-	t.ctx, t.cancel = context.WithCancelCause(context.WithValue(s.work, turnKey{}, t.message.RequestID))
-	queue, running := st.threads[thread]
-	st.threads[thread] = append(queue, t)
-	st.turns[t.message.RequestID] = t
-	st.waiting++
-	st.bytes += t.size
-	st.active++
+	t.ctx, t.cancel = context.WithCancelCause(context.WithValue(d.ctx, turnKey{}, t.message.RequestID))
+	queue, running := d.threads[thread]
+	d.threads[thread] = append(queue, t)
+	d.turns[t.message.RequestID] = t
+	d.waiting++
+	d.bytes += t.size
+	d.active.Add(1)
 	if !running {
-		s.tasks.Go(func() { s.answer(thread) })
+		d.tasks.Go(func() { d.answer(thread) })
 	}
 }
 
 // answer handles the messages of a thread until none is left. Each takes a slot of its own, so that
 // a busy thread does not keep the others from theirs.
-func (s *session) answer(thread string) {
+func (d *desk) answer(thread string) {
 	for {
 		select {
-		case s.slots <- struct{}{}:
-		case <-s.work.Done():
+		case d.slots <- struct{}{}:
+		case <-d.ctx.Done():
 			return
 		}
-		t := s.next(thread)
+		t := d.next(thread)
 		if t != nil {
-			s.handle(t)
+			d.handle(t)
 		}
-		<-s.slots
+		<-d.slots
 		if t == nil {
 			return
 		}
@@ -84,20 +98,19 @@ func (s *session) answer(thread string) {
 }
 
 // next starts the first turn that waits in a thread. When there is none, the thread is over.
-func (s *session) next(thread string) *turn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := &s.state
-	queue := st.threads[thread]
+func (d *desk) next(thread string) *turn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	queue := d.threads[thread]
 	if len(queue) == 0 {
-		delete(st.threads, thread)
+		delete(d.threads, thread)
 		return nil
 	}
 	t := queue[0]
 	queue[0] = nil
-	st.threads[thread] = queue[1:]
-	st.waiting--
-	st.bytes -= t.size
+	d.threads[thread] = queue[1:]
+	d.waiting--
+	d.bytes -= t.size
 	t.started = true
 	return t
 }
@@ -106,36 +119,34 @@ func (s *session) next(thread string) *turn {
 type turnKey struct{}
 
 // handle answers one message and reports how it ended.
-func (s *session) handle(t *turn) {
-	w := &Writer{session: s, turn: t}
-	err := s.opts.Handler.Handle(t.ctx, t.message, w)
-	if err := s.conclude(t, w, err); err != nil && s.work.Err() == nil {
-		s.opts.Logger.Error("the end of a turn cannot be sent", "agent_id", s.opts.ID, "request_id", t.message.RequestID, "error", err)
+func (d *desk) handle(t *turn) {
+	w := &Writer{turn: t}
+	err := d.opts.Handler.Handle(t.ctx, t.message, w)
+	if err := d.conclude(t, w, err); err != nil && d.ctx.Err() == nil && !errors.Is(err, ErrForgotten) {
+		d.opts.Logger.Error("the end of a turn cannot be sent", "agent_id", d.opts.ID, "request_id", t.message.RequestID, "error", err)
 	}
 	t.cancel(ErrEnded)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.state.turns, t.message.RequestID)
-	s.state.active--
-	s.noteIdle()
+	d.answered(t)
 }
 
 // conclude sends the end of a turn whose handler has returned err.
-func (s *session) conclude(t *turn, w *Writer, err error) error {
+func (d *desk) conclude(t *turn, w *Writer, err error) error {
 	send := func(e *pb.MessageResponse) error {
 		e.RequestId = t.message.RequestID
-		return s.send(s.ctx, response(e)) // not t.ctx, which may have ended
+		return d.respond(t.ctx, t, response(e), true, nil)
 	}
-	cancelled, is := errors.AsType[Cancelled](context.Cause(t.ctx))
-	if err != nil && !is && s.work.Err() == nil {
-		s.opts.Logger.Error("the handler failed", "agent_id", s.opts.ID, "request_id", t.message.RequestID, "error", err)
+	cause := context.Cause(t.ctx)
+	cancelled, is := errors.AsType[Cancelled](cause)
+	forgotten := errors.Is(cause, ErrForgotten)
+	if err != nil && !is && !forgotten && d.ctx.Err() == nil {
+		d.opts.Logger.Error("the handler failed", "agent_id", d.opts.ID, "request_id", t.message.RequestID, "error", err)
 	}
 	switch {
-	case w.ended.Load():
+	case w.ended.Load() || forgotten:
 		return nil
 	case is:
 		return send(&pb.MessageResponse{Event: &pb.MessageResponse_Cancelled{Cancelled: &pb.Cancelled{Reason: cancelled.Reason}}})
-	case err != nil && s.work.Err() != nil:
+	case err != nil && d.ctx.Err() != nil:
 		return nil // it was cut short; the gateway reports it as interrupted
 	case err != nil:
 		text := reason(err)
@@ -153,29 +164,42 @@ func (s *session) conclude(t *turn, w *Writer, err error) error {
 
 // cancel stops a turn. One that waits for its handler is over at once.
 func (s *session) cancel(requestID, reason string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := &s.state
-	t := st.turns[requestID]
+	d := s.desk
+	d.mu.Lock()
+	t := d.turns[requestID]
 	switch {
-	case t == nil: // it ended before it was stopped
+	case t == nil || t.over: // it ended before it was stopped
+		d.mu.Unlock()
 		return
 	case t.started:
 		t.cancel(Cancelled{reason})
+		d.mu.Unlock()
 		return
-	case st.closed:
+	case d.closed:
+		d.mu.Unlock()
 		return
 	}
 	thread := t.message.ThreadID
-	st.threads[thread] = slices.DeleteFunc(st.threads[thread], func(other *turn) bool { return other == t })
-	delete(st.turns, requestID)
-	st.waiting--
-	st.bytes -= t.size
-	st.active--
+	d.threads[thread] = slices.DeleteFunc(d.threads[thread], func(other *turn) bool { return other == t })
+	d.waiting--
+	d.bytes -= t.size
+	t.over = true
+	if !d.resumes {
+		delete(d.turns, requestID)
+	}
 	t.cancel(Cancelled{reason})
-	s.reply(response(&pb.MessageResponse{
+	d.active.Add(-1)
+	d.mu.Unlock()
+	m := response(&pb.MessageResponse{
 		RequestId: requestID, Event: &pb.MessageResponse_Cancelled{Cancelled: &pb.Cancelled{Reason: reason}},
-	}))
+	})
+	if d.resumes {
+		_ = d.respond(t.ctx, t, m, true, nil) // it fails when the turn is gone
+	} else {
+		s.reply(m)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.noteIdle()
 }
 

@@ -30,8 +30,7 @@ var ErrEnded = errors.New("the turn has ended")
 // Its methods may be called by several goroutines, but those that write text, and Done, only by one
 // at a time.
 type Writer struct {
-	session *session // fixed
-	turn    *turn    // fixed
+	turn *turn // fixed
 
 	ended atomic.Bool // Done was called
 
@@ -81,7 +80,7 @@ func (w *Writer) increment(s string) error {
 	m.response.Event = &m.event
 	m.payload.Response = &m.response
 	m.message.Payload = &m.payload
-	if err := w.session.queue(w.turn.ctx, outgoing{message: &m.message}); err != nil {
+	if err := w.turn.desk.respond(w.turn.ctx, w.turn, &m.message, false, nil); err != nil {
 		return err
 	}
 	if w.text.Len()+len(s) > maxFull {
@@ -203,18 +202,19 @@ func (w *Writer) ToolApproval(ctx context.Context, id, name string, input any) (
 		return false, err
 	}
 	id = valid(id)
-	answer, forget, ok := await(w.session, w.session.state.approvals, id) // before asking: the answer may be quick
+	d := w.turn.desk
+	question, forget, ok := d.ask(w.turn, id) // before asking: the answer may be quick
 	if !ok {
 		return false, fmt.Errorf("the approval %q is asked for already", id)
 	}
 	defer forget()
-	if err := w.event(&pb.MessageResponse{Event: &pb.MessageResponse_ToolApprovalRequest{
+	if err := w.numbered(&pb.MessageResponse{Event: &pb.MessageResponse_ToolApprovalRequest{
 		ToolApprovalRequest: &pb.ToolApprovalRequest{Id: id, Name: valid(name), InputJson: in},
-	}}); err != nil {
+	}}, func(n uint64) { question.number = n }); err != nil {
 		return false, err
 	}
 	select {
-	case yes := <-answer:
+	case yes := <-question.answer:
 		return yes, nil
 	case <-w.turn.ctx.Done():
 		return false, context.Cause(w.turn.ctx)
@@ -276,13 +276,20 @@ func (w *Writer) Done(full string) error {
 func (w *Writer) CallTool(ctx context.Context, name string, input any) (json.RawMessage, error) {
 	ctx, cancel := within(ctx, w.turn.ctx)
 	defer cancel()
-	return w.session.callTool(ctx, name, input)
+	s := w.turn.desk.connected()
+	if s == nil {
+		return nil, ErrDisconnected
+	}
+	return s.callTool(ctx, name, input)
 }
 
-func (w *Writer) event(r *pb.MessageResponse) error {
+func (w *Writer) event(r *pb.MessageResponse) error { return w.numbered(r, nil) }
+
+// numbered is event that says which number the event gets, where they have numbers.
+func (w *Writer) numbered(r *pb.MessageResponse, number func(uint64)) error {
 	if w.ended.Load() {
 		return ErrEnded
 	}
 	r.RequestId = w.turn.message.RequestID
-	return w.session.send(w.turn.ctx, response(r))
+	return w.turn.desk.respond(w.turn.ctx, w.turn, response(r), false, number)
 }
