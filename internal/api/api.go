@@ -156,6 +156,7 @@ func (a *API) routes() []route {
 		{"DELETE /api/threads/{id}", a.deleteThread},
 		{"GET /api/threads/{id}/export", a.exportThread},
 		{"GET /api/threads/{id}/messages", a.threadMessages},
+		{"GET /api/threads/{id}/turns", a.threadTurns},
 		{"GET /api/threads/{id}/usage", a.threadUsage},
 		{"GET /api/threads/{id}/files", a.threadFiles},
 		{"GET /api/files/{id}", a.file},

@@ -88,6 +88,35 @@ func (a *API) thread(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, threadFields(t))
 }
 
+// threadTurns lists the turns of a thread, the newest first, so that a page can begin at the end.
+func (a *API) threadTurns(w http.ResponseWriter, r *http.Request) error {
+	n, err := limit(r, 20, 500)
+	if err != nil {
+		return err
+	}
+	var before int64
+	if c := r.URL.Query().Get("cursor"); c != "" {
+		if before, err = fromCursor(c); err != nil {
+			return err
+		}
+	}
+	turns, err := a.Conversations.ThreadTurns(r.Context(), r.PathValue("id"), before, n+1)
+	if err != nil {
+		return orGone(r.Context(), err)
+	}
+	out := fields{"has_more": len(turns) > n}
+	if len(turns) > n {
+		turns = turns[:n]
+		out["next_cursor"] = toCursor(turns[n-1].First)
+	}
+	list := make([]fields, len(turns))
+	for i, t := range turns {
+		list[i] = turnFields(t)
+	}
+	out["turns"] = list
+	return writeJSON(w, http.StatusOK, out)
+}
+
 // threadMessages is the newest part of a thread's history in ascending order. Any id names a thread,
 // not only a UUID.
 func (a *API) threadMessages(w http.ResponseWriter, r *http.Request) error {

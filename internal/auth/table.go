@@ -135,6 +135,7 @@ var Routes = map[string]Rule{
 	"GET /api/threads/{id}/export":          {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads/{id}":                 {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads/{id}/messages":        {AnyCaller, ScopeRead, OwnOnly},
+	"GET /api/threads/{id}/turns":           {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads/{id}/usage":           {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/threads/{id}/files":           {AnyCaller, ScopeRead, OwnOnly},
 	"GET /api/files/{id}":                   {AnyCaller, ScopeRead, OwnOnly},

@@ -280,6 +280,16 @@ func (s *Service) Thread(ctx context.Context, id string) (Thread, error) {
 	return t, err
 }
 
+// ThreadTurns returns those turns of a thread that the caller may see and that began before the event with a
+// number, the newest first; 0 is behind all. Where the oldest of them begins is where to read events from.
+func (s *Service) ThreadTurns(ctx context.Context, threadID string, before int64, limit int) ([]Turn, error) {
+	_, whose, err := s.readThread(ctx, threadID)
+	if err != nil {
+		return nil, err
+	}
+	return s.log.ThreadTurns(ctx, threadID, whose, before, limit)
+}
+
 // Threads returns threads in which the caller may see something, the most recently active first.
 func (s *Service) Threads(ctx context.Context, q ThreadQuery) (_ []Thread, err error) {
 	if q.PrincipalID, err = s.scope(ctx, q.AgentID); err != nil {

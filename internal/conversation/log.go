@@ -33,6 +33,9 @@ type Log interface {
 	// TurnByKey returns the turn that a principal began with an idempotency key and the digest of
 	// its request, or a NotFound fault.
 	TurnByKey(ctx context.Context, principalID, key string) (Turn, []byte, error)
+	// ThreadTurns returns turns of a thread that began before an event, the newest first; 0 is behind
+	// all. Of one principal's turns unless it is "".
+	ThreadTurns(ctx context.Context, threadID, principalID string, before int64, limit int) ([]Turn, error)
 	// Thread returns a thread, or a NotFound fault.
 	Thread(ctx context.Context, id string) (Thread, error)
 	// Search returns events in which words are, the newest first.

@@ -1227,6 +1227,7 @@ var routes = map[string]route{
 	"GET /api/threads/{id}/messages": {rule: readsOwn, request: func(x *trial) request {
 		return request{path: "/api/threads/" + x.object().thread + "/messages"}
 	}},
+	"GET /api/threads/{id}/turns": {rule: readsOwn, request: func(x *trial) request { return request{path: "/api/threads/" + x.object().thread + "/turns"} }},
 	"GET /api/threads/{id}/usage": {rule: readsOwn, request: func(x *trial) request { return request{path: "/api/threads/" + x.object().thread + "/usage"} }},
 	"GET /api/threads/{id}/files": {rule: readsOwn, request: func(x *trial) request { return request{path: "/api/threads/" + x.object().thread + "/files"} }},
 	"GET /api/files/{id}":         {rule: readsOwn, request: func(x *trial) request { return request{path: "/api/files/" + x.object().file} }},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math"
 
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
@@ -43,6 +44,23 @@ func (l Log) Turn(ctx context.Context, id string) (conversation.Turn, error) {
 		return t, fault.New(fault.NotFound, "no turn %q", id)
 	}
 	return t, err
+}
+
+// ThreadTurns implements conversation.Log.
+func (l Log) ThreadTurns(ctx context.Context, threadID, principalID string, before int64, limit int) ([]conversation.Turn, error) {
+	if before == 0 {
+		before = math.MaxInt64
+	}
+	text, args := selectTurn+`
+	WHERE t.thread_id = (SELECT id FROM threads WHERE thread_id = $1) AND t.pruned = 0 AND t.first_seq < $2`, []any{threadID, before, limit}
+	if principalID != "" {
+		args = append(args, principalID)
+		text += " AND t.principal_id = $4"
+	}
+	return query(ctx, l.db.read, func(row scanner) (conversation.Turn, error) {
+		t, _, err := scanTurn(row)
+		return t, err
+	}, text+" ORDER BY t.id DESC LIMIT $3", args...)
 }
 
 // TurnByKey implements conversation.Log.

@@ -1,6 +1,6 @@
 // What the vendored packages say about themselves, where they say it in a form that is not used here.
 
-declare module 'highlight.js/es/core' {
+declare module 'highlight.js/lib/core' {
   interface Node { scope?: string; children: (Node | string)[] }
   interface Result { _emitter: { rootNode: Node } }
   const hljs: {
@@ -12,7 +12,7 @@ declare module 'highlight.js/es/core' {
   export default hljs;
 }
 
-declare module 'highlight.js/es/languages/*' {
+declare module 'highlight.js/lib/languages/*' {
   const definition: unknown;
   export default definition;
 }

@@ -268,6 +268,11 @@ var groups = []group{
 			answers: []answer{sends(200, "ThreadExport"), raw("text/markdown", "")}, errors: []int{404},
 		},
 		{
+			route: "GET /api/threads/{id}/turns", id: "listThreadTurns", summary: "List the turns of a thread, the newest first",
+			text:  "A page that shows the end of a long thread reads its events from behind `first_seq` - 1 of the last turn of the list.",
+			query: []parameter{pageOf(20, 500), turnPage}, answers: one(200, "ThreadTurns"), errors: []int{404},
+		},
+		{
 			route: "GET /api/threads/{id}/usage", id: "listThreadUsage", summary: "List the tokens that a thread has spent",
 			query: []parameter{pageOf(500, 1000), {"after", number, "the `next` of the page before"}}, answers: one(200, "ThreadUsage"), errors: []int{404},
 		},

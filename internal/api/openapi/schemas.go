@@ -243,6 +243,7 @@ func schemas() object {
 			field{"excerpt", list(record("", field{"text", str, ""}, field{"match", boolean, "it is one of the words"})), "in pieces"},
 		)},
 
+		{"ThreadTurns", record("", field{"turns", list(ref("Turn")), ""}, more, cursor)},
 		{"Threads", record("", field{"threads", list(ref("Thread")), ""}, more, cursor)},
 		{"Thread", record("A strand inside a conversation: one chat, one channel.", thread...)},
 		{"ThreadEdit", record("What is missing stays as it is.",

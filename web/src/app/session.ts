@@ -5,9 +5,9 @@ import { api, onUnauthenticated, request } from './api';
 import { navigate, path } from './router';
 
 export interface Me {
-  id: string;
+  principal_id: string;
   display_name?: string;
-  type?: string;
+  principal_type?: string;
   roles?: string[];
   capabilities?: string[];
   credential: { kind: string; expires_at?: string };

@@ -59,7 +59,7 @@ function SideFoot() {
   const inAdmin = path.value.startsWith('/admin');
   return (
     <div class="side-foot">
-      <Menu label={me.value?.display_name || me.value?.id || text.app.account} icon="user" side="top" items={[
+      <Menu label={me.value?.display_name || me.value?.principal_id || text.app.account} icon="user" side="top" items={[
         ...(inAdmin ? [{ label: text.app.toChat, icon: 'chat' as const, run: () => navigate('') }] : []),
         ...(isAdmin.value && !inAdmin ? [{ label: text.app.toAdmin, icon: 'settings' as const, run: () => navigate('admin/') }] : []),
         { label: text.app.account, icon: 'key', run: () => navigate('account') },

@@ -25,6 +25,7 @@ export const text = {
   },
   pages: { soon: 'There is nothing here yet.' },
   chat: {
+    noThread: 'There is no such conversation', noThreadHint: 'It was deleted, or it belongs to somebody else.', answered: 'The answer is complete', waiting: 'waits for you', took: (s: string) => `took ${s}`, failedSend: 'That did not work',
     title: 'Chat', newThread: 'New conversation', search: 'Search', threads: 'Conversations', archived: 'Archive', showArchived: 'Show the archive', hideArchived: 'Back from the archive',
     today: 'Today', yesterday: 'Yesterday', week: 'The last seven days', month: 'The last thirty days', older: 'Older',
     noThreads: 'No conversations yet', noThreadsHint: 'Write to an agent to begin one.', noArchived: 'The archive is empty', more: 'Show more', untitled: 'Untitled', unread: 'unread',
@@ -45,7 +46,7 @@ export const text = {
     toolStates: { pending: 'about to run', awaiting_approval: 'waits for your approval', running: 'running', completed: 'done', failed: 'failed', denied: 'denied', timeout: 'timed out', canceled: 'stopped', cancelled: 'stopped', unknown: 'unknown' } as Record<string, string>,
     toolInput: 'Input', toolResult: 'Result', toolError: 'Error', noResult: 'No result', showAll: 'Show all',
     approvalTitle: (tool: string) => `May ${tool} run?`, allow: 'Allow', allowAll: 'Allow all of this turn', deny: 'Deny', allowedBy: (who: string) => `Allowed by ${who}`, deniedBy: (who: string) => `Denied by ${who}`, approvalGone: 'Nobody answered in time',
-    expiresIn: (s: string) => `${s} left`, questionOwn: 'Your own words', answer: 'Answer', answeredBy: (who: string, what: string) => `${who}: ${what}`, unanswered: 'Nobody answered', choose: 'Choose one or more',
+    expiresIn: (s: string) => `${s} left`, questionOwn: 'Your own words', answer: 'Answer', answeredBy: (who: string, what: string) => `${who}: ${what}`, unanswered: 'Nobody answered', choose: 'Choose one or more', questionHeader: 'A question for you', table: 'Table',
     usage: (i: number, o: number) => `${i.toLocaleString('en')} tokens in, ${o.toLocaleString('en')} out`, cost: (c: string) => `cost ${c}`, cached: (n: number) => `${n.toLocaleString('en')} from the cache`,
     you: 'You', file: 'File', download: (name: string) => `Download ${name}`, fileGone: 'not kept any more', warning: 'Problem', session: 'A session has begun', sessionLost: 'The session was lost',
     found: 'Found', results: 'Results', inThread: 'Go to', code: 'Code', copyCode: 'Copy the code', conversationWith: (agent: string) => `Conversation with ${agent}`, pendingElsewhere: (n: number) => `${plural(n, 'answer is', 'answers are')} wanted from you`,

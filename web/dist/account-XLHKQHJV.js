@@ -1,1 +1,0 @@
-import{l as t,m as o,y as p}from"./chunk-A7PKMZEL.js";function r(a){return o("main",{class:"center",children:o(p,{icon:"info",title:t.pages.soon,children:o("a",{href:"./",children:t.app.toChat})})})}export{r as default};

@@ -1,1 +1,0 @@
-import{b as i}from"./chunk-BLJKKT7P.js";import"./chunk-SEB6AKQA.js";import"./chunk-7JOWHHCU.js";import{l as o,m as t,y as e}from"./chunk-A7PKMZEL.js";function p(r){return t(i,{side:t("nav",{class:"nav"}),sideLabel:o.app.toAdmin,title:t("h1",{children:o.app.toAdmin}),children:t("div",{class:"content",children:t(e,{icon:"settings",title:o.pages.soon})})})}export{p as default};

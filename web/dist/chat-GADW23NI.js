@@ -1,1 +1,0 @@
-import{b as r}from"./chunk-BLJKKT7P.js";import"./chunk-SEB6AKQA.js";import"./chunk-7JOWHHCU.js";import{l as e,m as t}from"./chunk-A7PKMZEL.js";function a(o){return t(r,{side:t("nav",{class:"nav"}),sideLabel:e.chat.threads,title:t("h1",{children:e.chat.title}),children:t("div",{})})}export{a as default};

@@ -1,1 +1,0 @@
-import{l as o,m as t,y as p}from"./chunk-A7PKMZEL.js";function r(e){return t("main",{class:"center",children:t(p,{icon:"info",title:o.pages.soon,children:t("a",{href:"./",children:o.app.toChat})})})}export{r as default};
