@@ -171,8 +171,25 @@ func (a *API) routes() []route {
 
 		{"POST /api/invites/accept", a.acceptInvite},
 
+		{"GET /api/sign-in", a.signInState},
+		{"POST /api/sign-in/password", a.signInPassword},
+		{"POST /api/sign-in/passkey-options", a.beginSignIn},
+		{"POST /api/sign-in/passkey", a.signInPasskey},
+		{"POST /api/sign-in/link", a.signInLink},
+
 		{"GET /api/me", a.me},
+		{"PATCH /api/me", a.editMe},
+		{"PUT /api/me/password", a.setPassword},
+		{"GET /api/me/passkeys", a.listPasskeys},
+		{"POST /api/me/passkey-options", a.beginPasskey},
+		{"POST /api/me/passkeys", a.addPasskey},
+		{"PATCH /api/me/passkeys/{id}", a.renamePasskey},
+		{"DELETE /api/me/passkeys/{id}", a.removePasskey},
+		{"GET /api/me/sessions", a.listSessions},
+		{"DELETE /api/me/sessions", a.endSessions},
+		{"DELETE /api/me/sessions/{id}", a.endSessions},
 		{"POST /api/session", a.logIn},
+		{"POST /api/session/reauthenticate", a.reauthenticate},
 		{"DELETE /api/session", a.logOut},
 
 		{"GET /api/admin/principals", a.listPrincipals},
@@ -189,6 +206,14 @@ func (a *API) routes() []route {
 		{"GET /api/admin/principals/{id}/keys", a.listKeys},
 		{"POST /api/admin/principals/{id}/keys", a.addKey},
 		{"DELETE /api/admin/principals/{id}/keys/{fingerprint}", a.removeKey},
+
+		{"GET /api/admin/users", a.listUsers},
+		{"GET /api/admin/users/{id}", a.user},
+		{"PATCH /api/admin/users/{id}", a.editUser},
+		{"DELETE /api/admin/users/{id}", a.deleteUser},
+		{"POST /api/admin/users/{id}/reset", a.resetUser},
+		{"DELETE /api/admin/users/{id}/sessions", a.endUserSessions},
+		{"DELETE /api/admin/users/{id}/sessions/{session}", a.endUserSessions},
 
 		{"GET /api/admin/tokens", a.listTokens},
 		{"POST /api/admin/tokens", a.createToken},

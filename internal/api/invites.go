@@ -72,20 +72,27 @@ func (a *API) revokeInvite(w http.ResponseWriter, r *http.Request) error {
 	return done(w, a.Identity.RevokeInvite(r.Context(), r.PathValue("id")))
 }
 
-// acceptInvite makes whoever holds an invite a principal, and gives it a token.
+// acceptInvite makes whoever holds an invite a principal, and gives it a token, or a session where it
+// has chosen a name to sign in with.
 func (a *API) acceptInvite(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
-		Invite string `json:"invite"`
-		Name   string `json:"display_name"`
+		Invite   string `json:"invite"`
+		Display  string `json:"display_name"`
+		Name     string `json:"name"`
+		Password string `json:"password"`
 	}
 	if err := decode(r, &in); err != nil {
 		return err
 	}
-	shown, p, t, err := a.Identity.AcceptInvite(r.Context(), in.Invite, in.Name, auth.Address(r.RemoteAddr))
+	shown, p, t, err := a.Identity.AcceptInvite(r.Context(), in.Invite, auth.Guest{Name: in.Name, Display: in.Display, Password: in.Password, Browser: browser(r)})
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusCreated, fields{
-		"principal_id": p.ID, "display_name": p.Name, "roles": p.Roles, "token": shown, "expires_at": stamp(t.ExpiresAt),
-	})
+	f := fields{"principal_id": p.ID, "display_name": p.Name, "roles": p.Roles, "expires_at": stamp(t.ExpiresAt)}
+	if t.Kind == auth.Session {
+		a.setSession(w, r, shown, t.ExpiresAt)
+	} else {
+		f["token"] = shown
+	}
+	return writeJSON(w, http.StatusCreated, f)
 }

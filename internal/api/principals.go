@@ -14,11 +14,22 @@ func (a *API) me(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, fields{
+	f := fields{
 		"principal_id": p.ID, "principal_type": p.Kind, "display_name": p.Name, "status": p.Status, "roles": notNil(p.Roles),
 		"gateway_version": a.Version,
 		"credential":      fields{"kind": p.Credential.Kind, "id": p.Credential.ID, "scopes": p.Credential.Scopes},
-	})
+	}
+	if p.Credential.Kind == auth.Session {
+		u, err := a.Identity.Person(r.Context(), p.ID)
+		if err != nil {
+			return orGone(r.Context(), err)
+		}
+		f["sign_in"] = fields{
+			"name": u.Name, "has_password": u.Password != "", "passkeys": u.Passkeys,
+			"expires_at": stamp(p.Credential.Ends), "fresh_until": stamp(p.Credential.ProvedAt.Add(auth.FreshFor)),
+		}
+	}
+	return writeJSON(w, http.StatusOK, f)
 }
 
 func principalFields(p auth.Principal) fields {

@@ -110,7 +110,7 @@ func rigOptions(t testing.TB, r *rig) auth.Options {
 	must(t, err)
 	return auth.Options{
 		Logger: slog.New(slog.DiscardHandler), Issuer: "gateway", JWTSecrets: [][]byte{[]byte(jwtSecret)}, ServerSecret: []byte("the gateway's own"),
-		SecretsKeys: keys, AutoRegistration: auth.RegisterNobody,
+		SecretsKeys: keys, AutoRegistration: auth.RegisterNobody, Origin: "http://localhost:8080",
 		Ended:    func(id string) { r.mu.Lock(); defer r.mu.Unlock(); r.ended = append(r.ended, id) },
 		Disowned: func(id string) { r.mu.Lock(); defer r.mu.Unlock(); r.disowned = append(r.disowned, id) },
 	}

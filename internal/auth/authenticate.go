@@ -189,10 +189,24 @@ func (s *Service) bySession(ctx context.Context, read Reader, cookie string) (Pr
 	if err == nil && t.Kind != Session {
 		err = badToken(errors.New("not a session"))
 	}
+	if err == nil && t.idle(time.Now()) { // what is cached may not know how it was used since
+		t, err = read.Token(t.ID)
+	}
 	if err != nil {
 		return Principal{}, err
 	}
-	return s.speaker(read, t)
+	p, err := s.speaker(read, t)
+	p.Credential.ProvedAt, p.Credential.Ends = t.ProvedAt, t.ExpiresAt
+	return p, err
+}
+
+// idle reports whether a session was not used for too long.
+func (t Token) idle(now time.Time) bool {
+	last := t.LastUsed
+	if last.Before(t.CreatedAt) {
+		last = t.CreatedAt
+	}
+	return t.Kind == Session && now.Sub(last) >= SessionIdle
 }
 
 // speaker returns the principal that a token speaks for.
@@ -258,6 +272,8 @@ func (t Token) good() error {
 		return badToken(errors.New("revoked"))
 	case !time.Now().Before(t.ExpiresAt):
 		return badToken(errors.New("expired"))
+	case t.idle(time.Now()):
+		return badToken(errors.New("not used for too long"))
 	}
 	return nil
 }

@@ -39,3 +39,9 @@ const (
 	CheckpointEvery = checkpointEvery
 	RegisterBurst   = registrationsPerMinute
 )
+
+// ReadPHC reads a hashed password and returns it as it is written, and the memory it takes in KiB.
+func ReadPHC(s string) (again string, memory uint32, ok bool) {
+	p, err := parsePHC(s)
+	return p.String(), p.memory, err == nil
+}

@@ -136,15 +136,39 @@ func (s *Service) RevokeInvite(ctx context.Context, id string) error {
 	})
 }
 
-// AcceptInvite makes the principal that an invite promises, and a token for it. Whoever has no
-// credentials may call it. What the inviter cannot give any more, the invite does not give either.
+// A Guest accepts an invite. With a Name it becomes a person who signs in, and gets a session; with
+// none a principal with a token.
+type Guest struct {
+	Name     string // to sign in with
+	Display  string
+	Password string // "" where a passkey will be added
+	Browser  Browser
+}
+
+// AcceptInvite makes the principal that an invite promises, and a token or session for it. Whoever has
+// no credentials may call it. What the inviter cannot give any more, the invite does not give either.
 // Faults: Invalid; NotFound for an invite that is none; Conflict for one that is spent; Limited.
-func (s *Service) AcceptInvite(ctx context.Context, token, name, address string) (shown string, p Principal, t Token, err error) {
+func (s *Service) AcceptInvite(ctx context.Context, token string, g Guest) (shown string, p Principal, t Token, err error) {
+	address := g.Browser.Address
 	if err := s.strangers.Allow(address); err != nil {
 		return "", p, t, err
 	}
-	if name, err = checkName(name); err != nil {
+	name, err := checkName(g.Display)
+	if err != nil {
 		return "", p, t, err
+	}
+	if g.Name != "" {
+		if g.Name, err = SignInName(g.Name); err != nil {
+			return "", p, t, err
+		}
+	}
+	if g.Password != "" {
+		if g.Name == "" {
+			return "", p, t, fault.New(fault.Invalid, "a password needs a name to sign in with")
+		}
+		if err := checkPassword(g.Password, g.Name); err != nil {
+			return "", p, t, err
+		}
 	}
 	unknown := fault.New(fault.NotFound, "Invalid invite link")
 	i, err := s.store.Read(ctx).InviteByHash(hashOf(token))
@@ -158,6 +182,12 @@ func (s *Service) AcceptInvite(ctx context.Context, token, name, address string)
 	inviter, err := s.store.Read(ctx).Principal(i.CreatedBy)
 	if err != nil && fault.CodeOf(err) != fault.NotFound {
 		return "", p, t, err
+	}
+	hashed := ""
+	if g.Password != "" && i.Status(time.Now()) == "open" {
+		if hashed, err = s.hasher.hash(ctx, g.Password); err != nil {
+			return "", p, t, err
+		}
 	}
 	err = s.change(With(ctx, inviter), func(c *change) error {
 		if i, err = c.InviteByHash(i.Hash); err != nil {
@@ -188,7 +218,25 @@ func (s *Service) AcceptInvite(ctx context.Context, token, name, address string)
 		if err := c.audit("accept_invite", "invite", i.ID, map[string]any{"principal_id": p.ID, "display_name": name, "role": i.Role, "address": address}); err != nil {
 			return err
 		}
-		shown, t, err = c.issue(TokenRequest{PrincipalID: p.ID, Life: StandardLife, Name: "invite", API: true})
+		if g.Name == "" {
+			shown, t, err = c.issue(TokenRequest{PrincipalID: p.ID, Life: StandardLife, Name: "invite", API: true})
+			return err
+		}
+		if err := c.setNames(p, g.Name, ""); err != nil {
+			return err
+		}
+		if hashed != "" {
+			u, err := c.Person(p.ID)
+			if err != nil {
+				return err
+			}
+			u.Password, u.PasswordAt = hashed, c.now
+			if err := c.PutPerson(u); err != nil {
+				return err
+			}
+		}
+		l, err := c.signIn(p, g.Browser, "invite")
+		shown, t = l.Shown, l.Session
 		return err
 	})
 	return shown, p, t, err

@@ -15,7 +15,7 @@ import (
 
 // accept tries an invite and returns the principal that it made.
 func (r *rig) accept(invite, name string) (auth.Principal, string, error) {
-	token, p, _, err := r.AcceptInvite(context.Background(), invite, name, here)
+	token, p, _, err := r.AcceptInvite(context.Background(), invite, auth.Guest{Display: name, Browser: auth.Browser{Address: here}})
 	return p, token, err
 }
 

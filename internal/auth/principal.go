@@ -60,6 +60,9 @@ type Credential struct {
 	Scopes  []Scope // what it is good for; nil is everything the principal may
 	Address string  // the caller's, without port
 
+	// Of a session: when whoever has it has last shown who it is, and when it ends at the latest.
+	ProvedAt, Ends time.Time
+
 	// Connection tells connections of the caller apart; 0 if it is not known.
 	Connection uint64
 

@@ -230,18 +230,25 @@ func (s *Service) Revoke(ctx context.Context, id string) error {
 		if err != nil || p.Status == Revoked {
 			return err
 		}
-		if p.ID == c.actor.ID {
-			return fault.New(fault.Conflict, "you cannot revoke yourself")
-		}
-		if err := c.SetStatus(p.ID, Revoked); err != nil {
-			return err
-		}
-		c.ends = append(c.ends, p.ID)
-		if err := c.audit("revoke_principal", "principal", p.ID, map[string]any{"was": p.Status}); err != nil {
-			return err
-		}
-		return c.keepOwner(p)
+		return c.revoke(p)
 	})
+}
+
+func (c *change) revoke(p Principal) error {
+	if p.ID == c.actor.ID {
+		return fault.New(fault.Conflict, "you cannot revoke yourself")
+	}
+	if err := c.SetStatus(p.ID, Revoked); err != nil {
+		return err
+	}
+	c.ends = append(c.ends, p.ID)
+	if err := c.audit("revoke_principal", "principal", p.ID, map[string]any{"was": p.Status}); err != nil {
+		return err
+	}
+	if err := c.endSessions(p.ID, ""); err != nil {
+		return err
+	}
+	return c.keepOwner(p)
 }
 
 // Delete removes a principal with its keys, tokens and grants, and ends its calls and turns. What it

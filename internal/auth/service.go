@@ -35,7 +35,11 @@ type Options struct {
 	ServerSecret []byte   // the gateway's own; signs the audit log and, in open mode, tokens
 	SecretsKeys  Keyring  // seals stored secrets
 
-	AutoRegistration    AutoRegistration
+	AutoRegistration AutoRegistration
+	// Origin is where people reach the pages: scheme, host and, unless it is the usual one, port. It
+	// decides about passkeys; "" for none.
+	Origin string
+
 	OpenRemote          bool     // in open mode: serve other machines as well
 	DefaultCapabilities []string // that every approved principal has
 
@@ -58,10 +62,13 @@ type Service struct {
 	auditKey ed25519.PrivateKey
 	nonces   nonces
 
-	requests      *Limiter // of principals
-	strangers     *Limiter // of addresses, without credentials or with wrong ones
-	registrations *Limiter // of addresses, that make principals
-	devices       *Limiter // of principals that register keys
+	requests      *Limiter                                     // of principals
+	strangers     *Limiter                                     // of addresses, without credentials or with wrong ones
+	registrations *Limiter                                     // of addresses, that make principals
+	devices       *Limiter                                     // of principals that register keys
+	attempts      struct{ byAddress, byPair, byName *Limiter } // to sign in with a password
+	hasher        *hasher
+	passkeys      *passkeys
 
 	cache    cache
 	sessions sessions
@@ -100,9 +107,13 @@ func New(o Options) *Service {
 		registrations: NewLimiter(registrationsPerMinute/60.0, registrationsPerMinute),
 		devices:       NewLimiter(deviceRegistrations/deviceWindow.Seconds(), deviceRegistrations),
 		sessions:      sessions{byPrincipal: make(map[string]map[*session]struct{})},
-		usage:         newUsage(), failures: make(map[string]*failure),
+		hasher:        newHasher(), passkeys: newPasskeys(o.Origin),
+		usage: newUsage(), failures: make(map[string]*failure),
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
+	s.attempts.byAddress = NewLimiter(0.5, attemptsOfAddress)
+	s.attempts.byPair = NewLimiter(0.1, attemptsOfPair)
+	s.attempts.byName = NewLimiter(0.1, attemptsOfName)
 	s.cache.clear()
 	keys := o.JWTSecrets
 	if s.Open() {

@@ -76,9 +76,14 @@ func (s *Service) Enter(ctx context.Context, p Principal) (_ context.Context, le
 	ctx, end := context.WithCancelCause(With(ctx, p))
 	x := &session{p.Credential.ID, end}
 	s.sessions.add(p.ID, x)
+	stop := func() {}
+	if p.Credential.Kind == Session { // a stream does not outlast it
+		ctx, stop = context.WithDeadlineCause(ctx, p.Credential.Ends, fault.New(fault.Unauthenticated, "the session has expired"))
+	}
 	leave = func() {
 		s.sessions.remove(p.ID, x)
 		s.touch(p)
+		stop()
 		end(nil)
 	}
 	// Rights may have changed since they were looked up. Who changes them ends sessions after

@@ -34,6 +34,16 @@ type Reader interface {
 	LinkCode(code string) (LinkCode, error)
 	// LinkCodes returns those that expire after a time, the newest first.
 	LinkCodes(after time.Time, limit int) ([]LinkCode, error)
+	// HasOwner reports whether there is an approved owner.
+	HasOwner() (bool, error)
+	Person(principalID string) (Person, error)
+	PersonByName(name string) (Person, error)
+	PersonByHandle(handle []byte) (Person, error)
+	// Passkeys returns the oldest first.
+	Passkeys(principalID string) ([]Passkey, error)
+	// Sessions returns those that are neither ended nor expired at a time, the newest first.
+	Sessions(principalID string, at time.Time) ([]Token, error)
+	SignInLink(hash []byte) (SignInLink, error)
 	Invite(id string) (Invite, error)
 	InviteByHash(hash []byte) (Invite, error)
 	// Invites returns the newest first.
@@ -95,6 +105,24 @@ type Tx interface {
 	// PendingLinkCodes counts the codes that wait at a time.
 	PendingLinkCodes(at time.Time) (int, error)
 
+	// PutPerson stores how a principal signs in; an Exists fault when the name is somebody else's. The
+	// handle of one that is stored already stays.
+	PutPerson(Person) error
+	// AddPasskey stores a passkey; an Exists fault when it is somebody's already.
+	AddPasskey(Passkey) error
+	// UsePasskey notes a use with the counter that the authenticator has sent. It reports false, and
+	// changes nothing, when the counter has not grown, unless it and the stored one are 0.
+	UsePasskey(id string, count uint32, backedUp bool, at time.Time) (bool, error)
+	RenamePasskey(principalID, id, name string) error
+	DeletePasskey(principalID, id string) error
+	// EndSessions revokes the sessions of a principal, but for one, and returns their ids.
+	EndSessions(principalID, except string, at time.Time) (sessions []string, err error)
+	// ProveSession notes that whoever has a session has shown who it is.
+	ProveSession(id string, at time.Time) error
+	// AddSignInLink stores a link and forgets the one before it for the same principal.
+	AddSignInLink(SignInLink) error
+	DropSignInLink(hash []byte) error
+
 	AddInvite(Invite) error
 	// UpdateInvite stores how an invite was used or revoked.
 	UpdateInvite(Invite) error
@@ -144,6 +172,11 @@ type Token struct {
 	ExpiresAt   time.Time
 	LastUsed    time.Time // zero if never
 	RevokedAt   time.Time // zero while it is good
+
+	// Of a session:
+	Device   string    // what the browser says it is
+	Address  string    // where it was opened from
+	ProvedAt time.Time // when whoever has it has last shown who it is
 }
 
 // An AgentID is an id and the principal that owns it.

@@ -90,7 +90,24 @@ var Routes = map[string]Rule{
 
 	"POST /api/invites/accept": {Anybody, "", NoObject},
 
-	"GET /api/me": {AnyCaller, "", NoObject},
+	"GET /api/me":                      {AnyCaller, "", NoObject},
+	"PATCH /api/me":                    {AnyCaller, "", NoObject},
+	"PUT /api/me/password":             {AnyCaller, "", NoObject},
+	"GET /api/me/passkeys":             {AnyCaller, "", NoObject},
+	"POST /api/me/passkey-options":     {AnyCaller, "", NoObject},
+	"POST /api/me/passkeys":            {AnyCaller, "", NoObject},
+	"PATCH /api/me/passkeys/{id}":      {AnyCaller, "", NoObject},
+	"DELETE /api/me/passkeys/{id}":     {AnyCaller, "", NoObject},
+	"GET /api/me/sessions":             {AnyCaller, "", NoObject},
+	"DELETE /api/me/sessions":          {AnyCaller, "", NoObject},
+	"DELETE /api/me/sessions/{id}":     {AnyCaller, "", NoObject},
+	"POST /api/session/reauthenticate": {AnyCaller, "", NoObject},
+
+	"GET /api/sign-in":                  {Anybody, "", NoObject},
+	"POST /api/sign-in/password":        {Anybody, "", NoObject},
+	"POST /api/sign-in/passkey-options": {Anybody, "", NoObject},
+	"POST /api/sign-in/passkey":         {Anybody, "", NoObject},
+	"POST /api/sign-in/link":            {Anybody, "", NoObject},
 
 	"POST /api/session":   {AnyCaller, "", NoObject},
 	"DELETE /api/session": {AnyCaller, "", NoObject},
@@ -156,6 +173,14 @@ var Routes = map[string]Rule{
 	"POST /api/admin/principals/{id}/keys":                        {Admins, ScopeAdmin, Managed},
 	"DELETE /api/admin/principals/{id}/keys/{fingerprint}":        {Admins, ScopeAdmin, Managed},
 
+	"GET /api/admin/users":                            {Admins, ScopeAdmin, NoObject},
+	"GET /api/admin/users/{id}":                       {Admins, ScopeAdmin, NoObject},
+	"PATCH /api/admin/users/{id}":                     {Admins, ScopeAdmin, Managed},
+	"DELETE /api/admin/users/{id}":                    {Admins, ScopeAdmin, Managed},
+	"POST /api/admin/users/{id}/reset":                {Admins, ScopeAdmin, Managed},
+	"DELETE /api/admin/users/{id}/sessions":           {Admins, ScopeAdmin, Managed},
+	"DELETE /api/admin/users/{id}/sessions/{session}": {Admins, ScopeAdmin, Managed},
+
 	"GET /api/admin/tokens":         {Admins, ScopeAdmin, NoObject},
 	"POST /api/admin/tokens":        {Admins, ScopeAdmin, Managed},
 	"DELETE /api/admin/tokens/{id}": {Admins, ScopeAdmin, Managed},
@@ -183,6 +208,29 @@ var Routes = map[string]Rule{
 	"GET /api/admin/audit":        {Admins, ScopeAdmin, NoObject},
 	"GET /api/admin/audit/verify": {Admins, ScopeAdmin, NoObject},
 	"GET /api/admin/audit/export": {Admins, ScopeAdmin, NoObject},
+}
+
+// Fresh are the routes that a browser's session is good for only when whoever sits there has shown a
+// moment ago who it is, see [Principal.Fresh]: what gives rights or secrets away for longer than a
+// session lasts.
+var Fresh = map[string]bool{
+	"POST /api/me/passkey-options":                             true,
+	"POST /api/me/passkeys":                                    true,
+	"DELETE /api/me/passkeys/{id}":                             true,
+	"POST /api/admin/principals":                               true,
+	"DELETE /api/admin/principals/{id}":                        true,
+	"PUT /api/admin/principals/{id}/roles/{role}":              true,
+	"PUT /api/admin/principals/{id}/capabilities/{capability}": true,
+	"POST /api/admin/principals/{id}/keys":                     true,
+	"PATCH /api/admin/users/{id}":                              true,
+	"DELETE /api/admin/users/{id}":                             true,
+	"POST /api/admin/users/{id}/reset":                         true,
+	"POST /api/admin/tokens":                                   true,
+	"POST /api/admin/invites":                                  true,
+	"POST /api/admin/agents/{id}/transfer":                     true,
+	"GET /api/admin/secrets/{id}/value":                        true,
+	"POST /api/admin/secrets/rotate":                           true,
+	"POST /api/admin/link/{code}/approve":                      true,
 }
 
 // Allow returns a Forbidden fault unless a caller meets a rule. Whose objects it acts on is

@@ -29,7 +29,8 @@ type TokenRequest struct {
 	Scopes      []Scope // nil is everything the principal may
 	API         bool    // an API token, not a JWT
 
-	session string // the token that opens a session; the token is one then
+	session string   // the token that opens a session
+	browser *Browser // where a session is opened; the token is one then
 }
 
 // CreateToken issues a token and returns it: it is not kept and cannot be shown again. Faults:
@@ -86,10 +87,11 @@ func (c *change) issue(r TokenRequest) (shown string, t Token, err error) {
 		CreatedAt: c.now, CreatedBy: c.actor.ID, ExpiresAt: c.now.Add(r.Life).Truncate(time.Second),
 	}
 	action := "create_token"
-	if r.API || r.session != "" {
+	if r.API || r.browser != nil {
 		t.Kind = APIToken
-		if r.session != "" {
+		if r.browser != nil {
 			t.Kind, action = Session, "log_in"
+			t.Device, t.Address, t.ProvedAt = r.browser.device(), r.browser.Address, c.now
 		}
 		shown = apiTokenPrefix + rand.Text() + rand.Text()
 		sum := sha256.Sum256([]byte(shown))
@@ -100,17 +102,21 @@ func (c *change) issue(r TokenRequest) (shown string, t Token, err error) {
 	if err := c.AddToken(t); err != nil {
 		return "", t, err
 	}
-	return shown, t, c.audit(action, "principal", t.PrincipalID, map[string]any{
+	detail := map[string]any{
 		"token_id": t.ID, "kind": t.Kind, "name": t.Name, "scopes": t.Scopes, "expires_at": t.ExpiresAt, "ttl_seconds": int64(r.Life / time.Second),
-	})
+	}
+	if r.browser != nil {
+		detail["address"] = t.Address
+	}
+	return shown, t, c.audit(action, "principal", t.PrincipalID, detail)
 }
 
-// SessionLife is how long a browser stays logged in.
+// SessionLife is how long a browser stays logged in that has shown a token.
 const SessionLife = 7 * 24 * time.Hour
 
 // LogIn opens a session for the caller, who shows a token, and returns what its cookie holds. The
 // session is as good as the token: it has its scopes, and ends with it.
-func (s *Service) LogIn(ctx context.Context) (shown string, t Token, err error) {
+func (s *Service) LogIn(ctx context.Context, b Browser) (shown string, t Token, err error) {
 	err = s.change(ctx, func(c *change) error {
 		by := c.actor.Credential
 		if by.Kind != JWT && by.Kind != APIToken {
@@ -124,7 +130,7 @@ func (s *Service) LogIn(ctx context.Context) (shown string, t Token, err error) 
 			return err
 		}
 		shown, t, err = c.issue(TokenRequest{
-			PrincipalID: c.actor.ID, Life: min(SessionLife, token.ExpiresAt.Sub(c.now)), Name: "browser", Scopes: by.Scopes, session: by.ID,
+			PrincipalID: c.actor.ID, Life: min(SessionLife, token.ExpiresAt.Sub(c.now)), Name: "browser", Scopes: by.Scopes, session: by.ID, browser: &b,
 		})
 		return err
 	})

@@ -21,6 +21,7 @@ const (
 	Invalid         Code = "invalid_argument"
 	Unauthenticated Code = "unauthenticated"
 	Forbidden       Code = "permission_denied"
+	Reauthenticate  Code = "reauthentication_required"
 	NotFound        Code = "not_found"
 	MethodDenied    Code = "method_not_allowed"
 	Exists          Code = "already_exists"

@@ -12,6 +12,7 @@ var grpcCode = map[Code]codes.Code{
 	Invalid:         codes.InvalidArgument,
 	Unauthenticated: codes.Unauthenticated,
 	Forbidden:       codes.PermissionDenied,
+	Reauthenticate:  codes.PermissionDenied,
 	NotFound:        codes.NotFound,
 	MethodDenied:    codes.Unimplemented,
 	Exists:          codes.AlreadyExists,

@@ -9,6 +9,7 @@ var httpStatus = map[Code]int{
 	Invalid:         http.StatusBadRequest,
 	Unauthenticated: http.StatusUnauthorized,
 	Forbidden:       http.StatusForbidden,
+	Reauthenticate:  http.StatusForbidden,
 	NotFound:        http.StatusNotFound,
 	MethodDenied:    http.StatusMethodNotAllowed,
 	Exists:          http.StatusConflict,

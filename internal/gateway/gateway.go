@@ -89,6 +89,7 @@ type Gateway struct {
 	goodbye       chan struct{} // closed when grpcServer has stopped gracefully; nil before it is told to
 	replaced      atomic.Bool   // somebody takes over
 	routes        []string      // patterns that httpServer serves
+	origin        string        // where people reach the pages
 	stopping      chan struct{} // closed when readers have to end
 	failed        chan error    // a listener died; capacity 3
 	stops         []stop        // run backwards
@@ -161,7 +162,9 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	disk := store.NewWatch(store.WatchOptions{DB: db, Blobs: files, MinFree: int64(cfg.Database.MinFree), Logger: o.Logger, Registerer: reg})
 	g.onStop("disk watch", func(context.Context) error { disk.Close(); return nil })
 
+	g.origin = origin(cfg.WebAdmin.BaseURL, g.http.Addr())
 	g.identity, err = identity(ctx, cfg, db, o.Logger, serverID, auth.Options{
+		Origin: g.origin,
 		Ended: func(principalID string) {
 			g.conversations.EndTurnsOf(principalID, "the rights of the sender have ended")
 		},
@@ -229,7 +232,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path, Version: o.Version,
 		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
 		AnyHost:  !g.identity.Open() || cfg.Auth.OpenRemote,
-		Identity: g.identity, Admit: admit(g.identity, g.mcp), CORSOrigins: cfg.Server.CORSOrigins,
+		Identity: g.identity, Admit: admit(g.identity, g.mcp, cfg.WebAdmin.BaseURL), CORSOrigins: cfg.Server.CORSOrigins,
 		Stopping: g.stopping, Replaced: g.replaced.Load, Tracer: tracer, EnterStream: open.Enter,
 	})
 	g.routes = front.Routes()
@@ -386,6 +389,19 @@ func (g *Gateway) Routes() []string { return g.routes }
 
 // RPCs returns the full methods that are served over gRPC.
 func (g *Gateway) RPCs() []string { return methods(g.grpcServer) }
+
+// Pages is where people reach the pages, without a slash at the end.
+func (g *Gateway) Pages() string { return g.origin }
+
+// FirstOwner returns a link that signs the first owner in, and when it expires; "" where there is an
+// owner, and in open mode. The link before it is not good any more.
+func (g *Gateway) FirstOwner(ctx context.Context) (link string, expires time.Time, err error) {
+	token, expires, err := g.identity.FirstLink(ctx)
+	if err != nil || token == "" {
+		return "", expires, err
+	}
+	return SetupLink(g.origin, token), expires, nil
+}
 
 // Identity is who is who.
 func (g *Gateway) Identity() *auth.Service { return g.identity }

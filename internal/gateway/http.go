@@ -16,7 +16,7 @@ import (
 //
 // To the MCP server a token may be shown in the path; a session of the web pages does not count
 // there, and the token of a connected agent does.
-func admit(a *auth.Service, m *mcp.Server) func(*http.Request, auth.Rule) (context.Context, func(), error) {
+func admit(a *auth.Service, m *mcp.Server, baseURL string) func(*http.Request, auth.Rule) (context.Context, func(), error) {
 	return func(r *http.Request, rule auth.Rule) (context.Context, func(), error) {
 		if rule.Level == auth.Anybody {
 			return r.Context(), func() {}, nil
@@ -37,8 +37,8 @@ func admit(a *auth.Service, m *mcp.Server) func(*http.Request, auth.Rule) (conte
 			if shown != "" && a.Open() {
 				return nil, nil, fault.New(fault.Unauthenticated, "invalid token")
 			}
-		} else if cookie, err := r.Cookie(api.SessionCookie); err == nil {
-			c.Session = cookie.Value
+		} else {
+			c.Session = api.SessionOf(r, baseURL)
 		}
 		p, err := a.Authenticate(r.Context(), c)
 		if err != nil {
@@ -49,6 +49,11 @@ func admit(a *auth.Service, m *mcp.Server) func(*http.Request, auth.Rule) (conte
 		}
 		if err := rule.Allow(p); err != nil {
 			return nil, nil, err
+		}
+		if auth.Fresh[r.Pattern] {
+			if err := p.Fresh(); err != nil {
+				return nil, nil, err
+			}
 		}
 		return a.Enter(r.Context(), p)
 	}

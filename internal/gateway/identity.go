@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,6 +48,38 @@ func identity(ctx context.Context, cfg config.Config, db *store.DB, logger *slog
 		return nil, errors.Join(fmt.Errorf("the stored secrets cannot be read: %w", err), s.Close())
 	}
 	return s, nil
+}
+
+// origin is where people reach the pages: as configured, or else on this machine, by a name, because
+// there are no passkeys for addresses.
+func origin(baseURL string, listener net.Addr) string {
+	if u, err := url.Parse(baseURL); err == nil && u.Host != "" {
+		host := strings.ToLower(u.Hostname())
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+		if port := u.Port(); port != "" && (u.Scheme != "https" || port != "443") && (u.Scheme != "http" || port != "80") {
+			host += ":" + port
+		}
+		return u.Scheme + "://" + host
+	}
+	if tcp, ok := listener.(*net.TCPAddr); ok {
+		return fmt.Sprintf("http://localhost:%d", tcp.Port)
+	}
+	return "http://localhost"
+}
+
+// SetupLink is the link with a token that signs somebody in. The token is in the fragment, which
+// browsers send to nobody.
+func SetupLink(origin, token string) string { return origin + "/setup#" + token }
+
+// ConfiguredOrigin is where people reach the pages of a gateway that does not run.
+func ConfiguredOrigin(cfg config.Config) string {
+	addr, err := net.ResolveTCPAddr("tcp", cfg.Server.HTTPAddr)
+	if err != nil { // there is nothing to listen on
+		return origin(cfg.WebAdmin.BaseURL, nil)
+	}
+	return origin(cfg.WebAdmin.BaseURL, addr)
 }
 
 // Offline opens the identities of a gateway that does not run, for commands on its own machine.

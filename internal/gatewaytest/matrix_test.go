@@ -112,8 +112,10 @@ type matrix struct {
 	g                         *Gateway
 	conn                      *grpc.ClientConn
 	callers                   []*caller
-	other                     auth.Principal // begins the turns that are not the caller's
-	commons                   string         // an agent that everybody talks to
+	other                     auth.Principal  // begins the turns that are not the caller's
+	commons                   string          // an agent that everybody talks to
+	signer                    *authenticator  // of a person
+	made                      map[string]bool // people to act on, and who has invited them
 	n                         int
 	spared                    map[string]string // what refused calls act on
 	calls, refused, surprises int
@@ -125,8 +127,9 @@ func newMatrix(t *testing.T) *matrix {
 		c.Auth.AgentAutoRegistration = config.Pending
 		c.Limits.RequestsPerSecond, c.Limits.AddressRequestsPerSecond = 0, 0 // limits would hide refusals
 	})
-	m := &matrix{t: t, g: g, conn: g.Dial(), commons: "commons", spared: map[string]string{}}
+	m := &matrix{t: t, g: g, conn: g.Dial(), commons: "commons", spared: map[string]string{}, made: map[string]bool{}}
 	m.other, _ = g.Principal("other", auth.Member)
+	m.signer = g.signer("matrix", "an owner of matrices")
 	_, host := g.Principal("host", auth.Member)
 	m.agent(Bearer(host), m.commons)
 
@@ -637,7 +640,7 @@ func (m *matrix) changes(since int64) []auth.AuditRecord {
 		m.t.Fatalf("%d records: %v", len(records), err)
 	}
 	return slices.DeleteFunc(records, func(r auth.AuditRecord) bool {
-		return r.Actor == auth.Anonymous.ID || r.Action == "login_failed" || r.Action == "adopt_token" // those are no changes of rights
+		return r.Actor == auth.Anonymous.ID || m.made[r.Actor] || r.Action == "login_failed" || r.Action == "adopt_token" // those are no changes of rights
 	})
 }
 
@@ -827,7 +830,7 @@ func (m *matrix) nothingElse() {
 		for _, path := range []string{
 			"/api", "/api/", "/api/admin", "/api/admin/", "/api/admin/principals/", "/api//admin/principals",
 			"/api/./admin/principals", "/api/me/../admin/principals", "/api/admin%2fprincipals", "/API/admin/principals", "/api/admin/principals;x",
-			"/api/admin/principals%00", "/api/admin/users", "/mcp/a/b", "/debug/pprof/", "/static/", "/metrics/", "/health/x",
+			"/api/admin/principals%00", "/api/admin/users/", "/setup", "/login", "/admin/", "/mcp/a/b", "/debug/pprof/", "/static/", "/metrics/", "/health/x",
 		} {
 			got := x.http(http.MethodGet, path, request{})
 			if m.count(got); got != hidden {
@@ -1118,6 +1121,55 @@ var routes = map[string]route{
 		return request{body: fmt.Sprintf(`{"invite":%q,"display_name":"guest"}`, token)}
 	}},
 
+	"GET /api/sign-in": {rule: anybody, request: plain},
+	"POST /api/sign-in/password": {rule: anybody, request: func(x *trial) request {
+		name := fmt.Sprintf("matrix-%d", x.next()) // one name is not tried that often
+		x.g.signer(name, "an owner of matrices")
+		return request{body: fmt.Sprintf(`{"name":%q,"password":"an owner of matrices"}`, name)}
+	}},
+	"POST /api/sign-in/passkey-options": {rule: anybody, request: plain},
+	"POST /api/sign-in/passkey": {rule: anybody, request: func(x *trial) request {
+		cookie, answer := x.signer.signIn()
+		return request{body: `{"passkey":` + answer + `}`, header: []string{"Cookie", cookie}}
+	}},
+	"POST /api/sign-in/link": {rule: anybody, request: func(x *trial) request {
+		token, _, err := x.g.Identity().ResetUser(Ctx(), x.person(auth.Member))
+		if err != nil {
+			x.t.Fatal(err)
+		}
+		return request{body: fmt.Sprintf(`{"link":%q}`, token)}
+	}},
+	"PATCH /api/me":                inBrowsers(`{"name":"x"}`),
+	"PUT /api/me/password":         inBrowsers(`{"password":"quite a long password"}`),
+	"GET /api/me/passkeys":         {rule: auth.Rule{Level: auth.AnyCaller}, request: plain},
+	"POST /api/me/passkey-options": inBrowsers(""),
+	"POST /api/me/passkeys":        inBrowsers(`{"passkey":{}}`),
+	"PATCH /api/me/passkeys/{id}":  inBrowsers(`{"name":"x"}`),
+	"DELETE /api/me/passkeys/{id}": inBrowsers(""),
+	"GET /api/me/sessions":         {rule: auth.Rule{Level: auth.AnyCaller}, request: plain},
+	"DELETE /api/me/sessions":      {rule: auth.Rule{Level: auth.AnyCaller}, narrow: true, request: plain},
+	"DELETE /api/me/sessions/{id}": {rule: auth.Rule{Level: auth.AnyCaller}, narrow: true, request: func(x *trial) request {
+		return request{path: "/api/me/sessions/" + x.sessionOf(x.caller.Principal)}
+	}},
+	"POST /api/session/reauthenticate": inBrowsers(`{"password":"x"}`),
+
+	"GET /api/admin/users":                  {rule: admins, request: plain},
+	"GET /api/admin/users/{id}":             {rule: admins, request: onUser("", "")},
+	"PATCH /api/admin/users/{id}":           {rule: adminsOn, request: onUser("", `{"display_name":"renamed"}`)},
+	"DELETE /api/admin/users/{id}":          {rule: adminsOn, request: onUser("", "")},
+	"POST /api/admin/users/{id}/reset":      {rule: adminsOn, narrow: true, request: onUser("/reset", "")},
+	"DELETE /api/admin/users/{id}/sessions": {rule: adminsOn, narrow: true, request: onUser("/sessions", "")},
+	"DELETE /api/admin/users/{id}/sessions/{session}": {rule: adminsOn, narrow: true, request: func(x *trial) request {
+		return request{path: x.again("session", func() string {
+			id := x.person(x.role())
+			p, err := x.g.Identity().Principal(Ctx(), id)
+			if err != nil {
+				x.t.Fatal(err)
+			}
+			return "/api/admin/users/" + id + "/sessions/" + x.sessionOf(p)
+		})}
+	}},
+
 	"GET /api/me": {rule: auth.Rule{Level: auth.AnyCaller}, request: func(x *trial) request { return request{sees: x.caller.ID} }},
 
 	"POST /api/session":   {rule: auth.Rule{Level: auth.AnyCaller}, request: plain},
@@ -1323,6 +1375,47 @@ var routes = map[string]route{
 	"GET /api/admin/audit":        {rule: admins, request: plain},
 	"GET /api/admin/audit/verify": {rule: admins, request: plain},
 	"GET /api/admin/audit/export": {rule: admins, request: plain},
+}
+
+// inBrowsers is a route for people who have signed in with a browser: whoever shows a token is told so.
+func inBrowsers(body string) route {
+	return route{rule: auth.Rule{Level: auth.AnyCaller}, request: func(*trial) request { return request{body: body, cannot: true} }}
+}
+
+// onUser makes a request that acts on a person.
+func onUser(suffix, body string) func(*trial) request {
+	return func(x *trial) request {
+		return request{path: "/api/admin/users/" + x.again("user", func() string { return x.person(x.role()) }) + suffix, body: body}
+	}
+}
+
+// person is the id of a person with a role.
+func (m *matrix) person(role auth.Role) string {
+	m.t.Helper()
+	p, err := m.g.invited(fmt.Sprintf("person-%d", m.next()), role)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.made[p.ID], m.made[p.CreatedBy] = true, true
+	return p.ID
+}
+
+// sessionOf is a session of a principal; of one that may have none it is no session.
+func (x *trial) sessionOf(p auth.Principal) string {
+	x.t.Helper()
+	if p.Status != auth.Approved || p.ID == x.caller.ID && x.want != allowed {
+		return "x"
+	}
+	_, token, err := x.g.Identity().CreateToken(Ctx(), auth.TokenRequest{PrincipalID: p.ID})
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	p.Credential = auth.Credential{Kind: auth.JWT, ID: token.ID}
+	_, t, err := x.g.Identity().LogIn(auth.With(context.Background(), p), auth.Browser{})
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return t.ID
 }
 
 func quoted(roles []auth.Role) string {

@@ -9,18 +9,18 @@ import (
 )
 
 const selectToken = `
-	SELECT t.token_id, p.principal_id, t.kind, t.parent, t.name, t.scopes, t.hash, t.created_at, t.created_by, t.expires_at, t.last_used, t.revoked_at
+	SELECT t.token_id, p.principal_id, t.kind, t.parent, t.name, t.scopes, t.hash, t.created_at, t.created_by, t.expires_at, t.last_used, t.revoked_at, t.device, t.address, t.proved_at
 	FROM tokens t JOIN principals p ON p.id = t.principal_id`
 
 func scanToken(row scanner) (auth.Token, error) {
 	var t auth.Token
-	var created, expires, used, revoked int64
+	var created, expires, used, revoked, proved int64
 	var scopes string
-	err := row.Scan(&t.ID, &t.PrincipalID, &t.Kind, &t.Parent, &t.Name, &scopes, &t.Hash, &created, &t.CreatedBy, &expires, &used, &revoked)
+	err := row.Scan(&t.ID, &t.PrincipalID, &t.Kind, &t.Parent, &t.Name, &scopes, &t.Hash, &created, &t.CreatedBy, &expires, &used, &revoked, &t.Device, &t.Address, &proved)
 	for word := range strings.FieldsSeq(scopes) {
 		t.Scopes = append(t.Scopes, auth.Scope(word))
 	}
-	t.CreatedAt, t.ExpiresAt, t.LastUsed, t.RevokedAt = fromMicros(created), fromMicros(expires), fromMicros(used), fromMicros(revoked)
+	t.CreatedAt, t.ExpiresAt, t.LastUsed, t.RevokedAt, t.ProvedAt = fromMicros(created), fromMicros(expires), fromMicros(used), fromMicros(revoked), fromMicros(proved)
 	return t, err
 }
 
@@ -50,10 +50,10 @@ func (tx identityTx) AddToken(t auth.Token) error {
 		hash = t.Hash
 	}
 	res, err := tx.exec(`
-		INSERT INTO tokens (token_id, principal_id, kind, parent, name, scopes, hash, created_at, created_by, expires_at, last_used, revoked_at)
-		SELECT $1, id, $2, $10, $3, $4, $5, $6, $7, $8, 0, 0 FROM principals WHERE principal_id = $9
+		INSERT INTO tokens (token_id, principal_id, kind, parent, name, scopes, hash, created_at, created_by, expires_at, last_used, revoked_at, device, address, proved_at)
+		SELECT $1, id, $2, $10, $3, $4, $5, $6, $7, $8, 0, 0, $11, $12, $13 FROM principals WHERE principal_id = $9
 		ON CONFLICT (token_id) DO NOTHING`,
-		t.ID, string(t.Kind), t.Name, strings.Join(words, " "), hash, micros(t.CreatedAt), t.CreatedBy, micros(t.ExpiresAt), t.PrincipalID, t.Parent)
+		t.ID, string(t.Kind), t.Name, strings.Join(words, " "), hash, micros(t.CreatedAt), t.CreatedBy, micros(t.ExpiresAt), t.PrincipalID, t.Parent, t.Device, t.Address, micros(t.ProvedAt))
 	if err != nil {
 		return err
 	}

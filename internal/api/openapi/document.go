@@ -68,7 +68,7 @@ func New(opts Options) Document {
 			{"responses", refusals()},
 			{"securitySchemes", object{
 				{"bearer", object{{"type", "http"}, {"scheme", "bearer"}, {"description", "A token: `Authorization: Bearer TOKEN`."}}},
-				{"session", object{{"type", "apiKey"}, {"in", "cookie"}, {"name", opts.SessionCookie}, {"description", "The cookie that `POST /api/session` sets for a token."}}},
+				{"session", object{{"type", "apiKey"}, {"in", "cookie"}, {"name", opts.SessionCookie}, {"description", "The cookie that signing in sets, or `POST /api/session` for a token. Over TLS its name begins with `__Host-`."}}},
 			}},
 		}},
 	}
@@ -104,7 +104,7 @@ type refusal struct {
 var refusalTexts = []refusal{
 	{400, "BadRequest", "Something about the request is wrong; the message names it."},
 	{401, "Unauthenticated", "No credentials, or none that are good."},
-	{403, "Forbidden", "The caller lacks a role or a scope, waits for approval or was revoked; or the request comes from another web site, or for an unknown host."},
+	{403, "Forbidden", "The caller lacks a role or a scope, or, with the code `reauthentication_required`, has to show again who it is; waits for approval or was revoked; or the request comes from another web site, or for an unknown host."},
 	{404, "NotFound", "There is no such thing, or the caller may not know of it."},
 	{405, "MethodNotAllowed", "The path does not have this method, or not now; `Allow` has those that it has."},
 	{409, "Conflict", "The request does not fit with what is there."},
@@ -156,6 +156,9 @@ func (o operation) describe(tag, path string) object {
 		x = x.with("security", []object{})
 	} else {
 		x = x.with("security", []object{{{"bearer", scopes}}, {{"session", scopes}}})
+	}
+	if auth.Fresh[o.route] {
+		x = x.with("x-fresh", true)
 	}
 	if role := needs[rule.Level]; role != "" {
 		x = x.with("x-role", role)

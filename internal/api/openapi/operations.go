@@ -122,6 +122,10 @@ var inPaths = map[string]string{
 	"mcp/{token}":               "a token; that of a connected agent, which its Welcome has, or any other",
 	"secrets/{id}":              "the secret",
 	"invites/{id}":              "the invite",
+	"passkeys/{id}":             "the passkey",
+	"sessions/{id}":             "the session",
+	"users/{id}":                "the principal that the person is",
+	"sessions/{session}":        "the session",
 }
 
 // The routes of the MCP server.
@@ -392,6 +396,61 @@ var groups = []group{
 	{"You", "Who a caller is, and how a browser or a new device gets in.", []operation{
 		{route: "GET /api/me", id: "getMe", summary: "See who you are to the gateway", answers: one(200, "Me")},
 		{
+			route: "PATCH /api/me", id: "editMe", summary: "Change how you are called, and the name that you sign in with",
+			text: "For people who have signed in with a browser, like all that follows about passwords and passkeys; others get a conflict.", body: body{json: "EditMe"}, answers: done, errors: []int{409},
+		},
+		{
+			route: "PUT /api/me/password", id: "setPassword", summary: "Set your password",
+			text: "Needs the old one, or a sign-in that is fresh. Ends your other sessions.", body: body{json: "SetPassword"}, answers: done, errors: []int{409},
+		},
+		{route: "GET /api/me/passkeys", id: "listPasskeys", summary: "List your passkeys", answers: one(200, "Passkeys")},
+		{
+			route: "POST /api/me/passkey-options", id: "beginPasskey", summary: "Begin to register a passkey",
+			text:    "Answers with what `navigator.credentials.create` takes, see `PublicKeyCredential.parseCreationOptionsFromJSON`, and sets a cookie: the browser has five minutes.",
+			answers: one(200, "PasskeyOptions"), errors: []int{409},
+		},
+		{
+			route: "POST /api/me/passkeys", id: "addPasskey", summary: "Register a passkey",
+			text: "With what `navigator.credentials.create` has returned, as `toJSON()` writes it.", body: body{json: "NewPasskey"}, answers: one(201, "Passkey"), errors: []int{409},
+		},
+		{route: "PATCH /api/me/passkeys/{id}", id: "renamePasskey", summary: "Rename a passkey", body: body{json: "RenamePasskey"}, answers: done, errors: []int{404, 409}},
+		{
+			route: "DELETE /api/me/passkeys/{id}", id: "removePasskey", summary: "Remove a passkey", text: "Not the last one of a person without a password: a conflict.",
+			answers: done, errors: []int{404, 409},
+		},
+		{route: "GET /api/me/sessions", id: "listSessions", summary: "List your sessions, the newest first", answers: one(200, "Sessions")},
+		{route: "DELETE /api/me/sessions", id: "endOtherSessions", summary: "End all your sessions but this one", text: "Their streams end at once.", answers: done},
+		{route: "DELETE /api/me/sessions/{id}", id: "endSession", summary: "End one of your sessions", answers: done, errors: []int{404}},
+		{
+			route: "GET /api/sign-in", id: "getSignIn", summary: "See how people sign in here",
+			text: "In open mode nobody does: all calls are good without credentials, and the other routes of this kind answer with a conflict.", answers: one(200, "SignIn"),
+		},
+		{
+			route: "POST /api/sign-in/password", id: "signInPassword", summary: "Sign in with a password",
+			text: "Sets the cookie of a session. It does not say whether the name or the password is wrong.", body: body{json: "SignInPassword"}, answers: one(200, "SignedIn"), errors: []int{401, 409, 429},
+		},
+		{
+			route: "POST /api/sign-in/passkey-options", id: "beginSignIn", summary: "Begin to sign in, or to show again who you are, with a passkey",
+			text:    "Answers with what `navigator.credentials.get` takes, see `PublicKeyCredential.parseRequestOptionsFromJSON`, and sets a cookie: the browser has five minutes.",
+			answers: one(200, "PasskeyOptions"), errors: []int{409, 429},
+		},
+		{
+			route: "POST /api/sign-in/passkey", id: "signInPasskey", summary: "Sign in with a passkey",
+			text: "With what `navigator.credentials.get` has returned, as `toJSON()` writes it. Sets the cookie of a session.", body: body{json: "SignInPasskey"}, answers: one(200, "SignedIn"), errors: []int{401, 409, 429},
+		},
+		{
+			route: "POST /api/sign-in/link", id: "signInLink", summary: "Sign in with a link, once",
+			text: "With what stands behind `#` in the link: that of the first owner, whose names it may bring, or one from `POST /api/admin/users/{id}/reset`, which takes the person's password and passkeys. " +
+				"Then let the person set a password or register a passkey: the sign-in is fresh.",
+			body: body{json: "SignInLink"}, answers: one(200, "SignedIn"), errors: []int{404, 409, 429},
+		},
+		{
+			route: "POST /api/session/reauthenticate", id: "reauthenticate", summary: "Show again who you are",
+			text: "With the password, or with a passkey as in `POST /api/sign-in/passkey`. Routes marked `x-fresh` need a sign-in that is not older than ten minutes; a browser's session that is older gets 403 with the code `reauthentication_required`. " +
+				"A session that was opened with a token is made fresh by `POST /api/session` with the token.",
+			body: body{json: "Reauthenticate"}, answers: done, errors: []int{409},
+		},
+		{
 			route: "POST /api/session", id: "logIn", summary: "Get a cookie for a token",
 			text:    "For browsers, whose event streams send no headers of their own.",
 			answers: []answer{empty("The cookie is set.")}, errors: []int{409},
@@ -409,7 +468,7 @@ var groups = []group{
 		},
 		{
 			route: "POST /api/invites/accept", id: "acceptInvite", summary: "Accept an invite",
-			text: "Whoever does becomes a principal, and gets a token for it.",
+			text: "Whoever does becomes a principal. With a name to sign in with it gets the cookie of a session, and, unless it brings a password, registers a passkey next; without, it gets a token.",
 			body: body{json: "AcceptInvite"}, answers: one(201, "Accepted"), errors: []int{404, 409, 429},
 		},
 	}},
@@ -440,6 +499,23 @@ var groups = []group{
 			body: body{json: "NewKey"}, answers: one(201, "Key"), errors: []int{404, 409},
 		},
 		{route: "DELETE /api/admin/principals/{id}/keys/{fingerprint}", id: "removeKey", summary: "Take a key away", answers: done, errors: []int{404}},
+
+		{
+			route: "GET /api/admin/users", id: "listUsers", summary: "List people, the newest first",
+			query: []parameter{pageOf(100, 500), turnPage}, answers: one(200, "Users"),
+		},
+		{route: "GET /api/admin/users/{id}", id: "getUser", summary: "Look at a person, its passkeys and sessions", answers: one(200, "UserDetail"), errors: []int{404}},
+		{
+			route: "PATCH /api/admin/users/{id}", id: "editUser", summary: "Change a person's role or names, or shut it out",
+			text: "What is not given stays. Who is disabled has no sessions any more and cannot sign in.", body: body{json: "EditUser"}, answers: one(200, "UserDetail"), errors: []int{404, 409},
+		},
+		{route: "DELETE /api/admin/users/{id}", id: "deleteUser", summary: "Remove a person", answers: done, errors: []int{404, 409}},
+		{
+			route: "POST /api/admin/users/{id}/reset", id: "resetUser", summary: "Make a link that signs a person in, once",
+			text: "For whoever has lost the other ways in. Opening it takes the password and the passkeys and ends all sessions; before, nothing changes.", answers: one(201, "ResetLink"), errors: []int{404},
+		},
+		{route: "DELETE /api/admin/users/{id}/sessions", id: "endUserSessions", summary: "End all sessions of a person", answers: done, errors: []int{404}},
+		{route: "DELETE /api/admin/users/{id}/sessions/{session}", id: "endUserSession", summary: "End a session of a person", answers: done, errors: []int{404}},
 
 		{
 			route: "GET /api/admin/tokens", id: "listTokens", summary: "List tokens, the newest first",
