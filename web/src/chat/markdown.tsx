@@ -43,14 +43,15 @@ function nodes(source: string): DocumentFragment {
     const box = document.createElement('div');
     box.className = 'table-scroll';
     box.tabIndex = 0;
-    box.setAttribute('role', 'region');
+    box.setAttribute('role', 'group');
     box.setAttribute('aria-label', text.chat.table);
     t.replaceWith(box);
     box.append(t);
   }
   // A heading of an answer is below those of the page.
   for (const h of f.querySelectorAll('h1, h2, h3, h4, h5, h6')) {
-    const n = document.createElement(`h${Math.min(6, Number(h.tagName[1]) + 2)}`);
+    const n = document.createElement('h3');
+    n.className = `level-${h.tagName[1]}`;
     n.append(...h.childNodes);
     h.replaceWith(n);
   }
@@ -119,7 +120,7 @@ export const Code = memo(function Code({ language, code, settled }: { language: 
   return (
     <div class="code">
       <div class="code-head"><span>{language || text.chat.code}</span><Copy value={() => code} label={text.chat.copyCode} /></div>
-      <pre tabIndex={0} role="region" aria-label={text.chat.code}><code ref={el} /></pre>
+      <pre tabIndex={0}><code ref={el} /></pre>
     </div>
   );
 });

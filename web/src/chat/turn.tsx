@@ -43,7 +43,7 @@ export const TurnView = memo(function TurnView({ turn, agent, onRetry, onEdit }:
         ? <p class="waits" role="status"><Icon name="clock" /><span>{t.waits(when(x.until))}</span><Button onClick={() => void stop(x)}>{t.cancelQueued}</Button></p>
         : (
           <div class="answer">
-            <div class="who">{agentName(agent)}</div>
+            <h2 class="who">{agentName(agent)}</h2>
             {cut > 0 && <Button kind="ghost" icon="down" onClick={() => setAll(true)}>{t.steps(cut)}</Button>}
             {x.parts.slice(cut).map((p, i, list) => <PartView key={p.key} part={p} turn={x} agent={agent} last={i === list.length - 1} />)}
             {over && !answered && x.state === 'done' && x.response && <Markdown source={x.response} />}
@@ -120,9 +120,9 @@ function Tool({ part: p, open, agent }: { part: Extract<Part, { kind: 'tool' }>;
           {p.ended && <small class="tool-time">{span(Date.parse(p.ended) - Date.parse(p.began))}</small>}
         </span>
       )}>
-        <h4>{t.toolInput}</h4>
+        <p class="tool-label">{t.toolInput}</p>
         <Long value={pretty(p.input)} language="json" />
-        <h4>{p.isError ? t.toolError : t.toolResult}</h4>
+        <p class="tool-label">{p.isError ? t.toolError : t.toolResult}</p>
         {p.output === undefined ? <p class="soft">{t.noResult}</p> : <Long value={pretty(p.output)} language={looksJSON(p.output) ? 'json' : ''} />}
       </Fold>
       {asked && <Approval part={p} agent={agent} />}
@@ -206,8 +206,8 @@ function FileView({ file: f }: { file: FileInfo }) {
   const [broken, setBroken] = useState(false);
   const href = url(f.url);
   return (
-    <a class="file" href={href} download={f.filename} aria-label={t.download(f.filename)}>
-      {pictures.test(f.mime_type) && !broken && <img src={href} alt={f.filename} loading="lazy" onError={() => setBroken(true)} />}
+    <a class="file" href={href} download={f.filename} title={t.download(f.filename)}>
+      {pictures.test(f.mime_type) && !broken && <img src={href} alt="" loading="lazy" onError={() => setBroken(true)} />}
       <span class="file-line"><Icon name="file" /><span class="clip">{f.filename}</span><small>{size(f.size)}</small><Icon name="download" /></span>
     </a>
   );
