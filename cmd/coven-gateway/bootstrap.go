@@ -24,7 +24,7 @@ import (
 
 func bootstrapCommand() *cobra.Command {
 	var path, name string
-	var renew bool
+	var renew, link bool
 	cmd := &cobra.Command{
 		Use:   "bootstrap --name NAME",
 		Short: "Make the owner of a new gateway and its token",
@@ -34,9 +34,20 @@ It needs no terminal. Where there is no configuration file it writes one with a 
 secret and loopback addresses. The token goes to the file "token" beside it, where
 coven programs look for theirs. The gateway must not be running.
 
-The token is good for 30 days. With --renew an owner that exists gets a new one.`,
+The token is good for 30 days. With --renew an owner that exists gets a new one.
+
+With --link it prints a link that signs an owner in with a browser, once, within an
+hour: the first owner who is a person, whose password and passkeys it takes, or else
+a new one.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if link {
+				file, err := configFile(path)
+				if err != nil {
+					return err
+				}
+				return printLink(cmd.Context(), cmd.OutOrStdout(), file)
+			}
 			if !renew {
 				if err := checkOwnerName(cmd.Flags().Changed("name"), name); err != nil {
 					return err
@@ -58,7 +69,32 @@ The token is good for 30 days. With --renew an owner that exists gets a new one.
 	cmd.Flags().StringVarP(&name, "name", "n", "", "call the owner `NAME`")
 	cmd.Flags().StringVar(&path, "config", "", "read the configuration from `file`, or write it there")
 	cmd.Flags().BoolVar(&renew, "renew", false, "give an owner that exists a new token")
+	cmd.Flags().BoolVar(&link, "link", false, "print a link that signs an owner in with a browser")
+	cmd.MarkFlagsMutuallyExclusive("link", "renew")
+	cmd.MarkFlagsMutuallyExclusive("link", "name")
 	return cmd
+}
+
+// printLink makes a link that signs an owner in.
+func printLink(ctx context.Context, out io.Writer, file string) error {
+	cfg, _, err := load(file)
+	if err != nil {
+		return err
+	}
+	identity, done, err := gateway.Offline(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	token, owner, expires, err := identity.OwnerLink(ctx)
+	if err = errors.Join(err, done()); err != nil {
+		return err
+	}
+	who := "a new owner"
+	if owner.ID != "" {
+		who = owner.Name + ", whose password and passkeys it takes"
+	}
+	fmt.Fprintf(out, "It signs in %s, once, until %s:\n\n  %s\n\nnext:     coven-gateway serve\n", who, expires.Local().Format("15:04"), gateway.SetupLink(gateway.ConfiguredOrigin(cfg), token))
+	return nil
 }
 
 func checkOwnerName(given bool, name string) error {

@@ -91,11 +91,18 @@ func runDemo(ctx context.Context, cfg config.Config, logger *slog.Logger, out io
 // greet tells what can be done now.
 func greet(ctx context.Context, out io.Writer, gw *gateway.Gateway, cfg config.Config, agentID string) {
 	url := "http://" + reachable(gw.HTTPAddr())
+	if err := greetFirstOwner(ctx, out, gw); err != nil {
+		fmt.Fprintf(out, "The link for the first owner could not be made: %v\n", err)
+	}
 	fmt.Fprintf(out, `coven-gateway is running, and the agent %q has connected.
 
   HTTP  %s
   gRPC  %s
   data  %s
+
+Open it in a browser, which need not sign in: the demo asks nobody who they are.
+
+  %s/
 
 Talk to the agent:
 
@@ -105,7 +112,7 @@ See everything that was said, and follow what comes:
 
   curl -N -H 'Accept: text/event-stream' %s/api/conversations/%s/events
 
-`, agentID, url, reachable(gw.GRPCAddr()), cfg.DataDir, url, agentID, url, agentID)
+`, agentID, url, reachable(gw.GRPCAddr()), cfg.DataDir, gw.Pages(), url, agentID, url, agentID)
 	threads, err := gw.Conversations().Threads(auth.With(ctx, auth.Anonymous), conversation.ThreadQuery{AgentID: agentID, Limit: 1000})
 	if err == nil && len(threads) > 0 {
 		last := threads[0]

@@ -95,6 +95,9 @@ addresses only and keeps its data in a folder of its own.`,
 			return srv.serve(cmd.Context(), func(gw *gateway.Gateway) {
 				logger.Info("serving", "http", gw.HTTPAddr().String(), "grpc", gw.GRPCAddr().String(),
 					"data_dir", cfg.DataDir, "config", cfg.File(), "traces", spans != nil, "version", cli.Version(), "pid", os.Getpid())
+				if err := greetFirstOwner(cmd.Context(), cmd.ErrOrStderr(), gw); err != nil {
+					logger.Error("the link for the first owner cannot be made", "error", err)
+				}
 			})
 		},
 	}
@@ -109,6 +112,17 @@ func checkServe(ctx context.Context, cfg config.Config, logger *slog.Logger) err
 	return store.Check(ctx, store.Options{
 		Path: cfg.Database.Path, Synchronous: string(cfg.Database.Synchronous), Logger: logger, Registerer: prometheus.NewRegistry(),
 	})
+}
+
+// greetFirstOwner prints the link for the first owner of an empty gateway. It is no log line: logs are
+// kept and read by others.
+func greetFirstOwner(ctx context.Context, out io.Writer, gw *gateway.Gateway) error {
+	link, expires, err := gw.FirstOwner(ctx)
+	if err != nil || link == "" {
+		return err
+	}
+	fmt.Fprintf(out, "\nThis gateway has no owner yet. Whoever opens this link first becomes the owner; it is good until %s:\n\n  %s\n\n", expires.Local().Format("15:04"), link)
+	return nil
 }
 
 // stopSpans has the last spans sent.
