@@ -23,6 +23,9 @@ export const text = {
     title: 'Log in', token: 'Your token', action: 'Log in',
     hint: 'It is in the file “token” beside the gateway’s configuration, or an administrator makes one with “coven-admin tokens create”.',
   },
+  admin: {
+    groups: { now: 'Now', who: 'Who may do what', tools: 'Tools', record: 'The record', gateway: 'The gateway' },
+  },
   pages: { soon: 'There is nothing here yet.' },
   chat: {
     noThread: 'There is no such conversation', noThreadHint: 'It was deleted, or it belongs to somebody else.', answered: 'The answer is complete', waiting: 'waits for you', took: (s: string) => `took ${s}`, failedSend: 'That did not work',

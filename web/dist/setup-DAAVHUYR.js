@@ -1,1 +1,0 @@
-import{m as o,n as t,z as p}from"./chunk-QZF5CNQT.js";import"./chunk-SQE76S5B.js";function r(e){return t("main",{class:"center",children:t(p,{icon:"info",title:o.pages.soon,children:t("a",{href:"./",children:o.app.toChat})})})}export{r as default};
