@@ -95,7 +95,7 @@ addresses only and keeps its data in a folder of its own.`,
 			return srv.serve(cmd.Context(), func(gw *gateway.Gateway) {
 				logger.Info("serving", "http", gw.HTTPAddr().String(), "grpc", gw.GRPCAddr().String(),
 					"data_dir", cfg.DataDir, "config", cfg.File(), "traces", spans != nil, "version", cli.Version(), "pid", os.Getpid())
-				if err := greetFirstOwner(cmd.Context(), cmd.ErrOrStderr(), gw); err != nil {
+				if err := greetFirstOwner(context.WithoutCancel(cmd.Context()), cmd.ErrOrStderr(), gw); err != nil {
 					logger.Error("the link for the first owner cannot be made", "error", err)
 				}
 			})

@@ -130,7 +130,7 @@ var (
 		  AND (turns.state IS NOT json_extract(e.detail, '$.state') OR turns.last_seq <> e.seq OR turns.ended_at <> e.at)`, conversation.KindEnded)
 
 	reopenTurns = fmt.Sprintf(`
-		UPDATE turns SET state = '%s', cause = '', last_seq = 0, ended_at = 0, size = 0, waiting_until = 0
+		UPDATE turns SET state = '%s', cause = '', last_seq = 0, ended_at = 0, size = 0, waiting_until = 0, resumable = 0
 		WHERE state <> '%[1]s' AND pruned = 0 AND NOT EXISTS (SELECT 1 FROM events e WHERE e.turn_id = turns.id AND e.kind = %d)`,
 		conversation.Open, conversation.KindEnded)
 
