@@ -30,7 +30,7 @@ test: ## run go vet and all tests
 	$(GO) vet ./...
 	$(if $(race),,@echo 'no C compiler: testing without the race detector')
 	$(GO) test $(race) ./...
-	cd web/build && $(GO) vet . && $(GO) test .
+	cd web/build && $(GO) vet . && $(GO) test -count=1 . # what it compares is outside of its module
 	$(MAKE) --no-print-directory browser
 
 web: ## bundle the pages: web/src becomes web/dist
@@ -40,6 +40,9 @@ browser: ## run the tests that need a browser or MCP clients; installs Chromium 
 	$(if $(chromium),,@{ apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 || \
 		echo 'no Chromium, and it cannot be installed: the tests with a browser are skipped')
 	cd e2e && $(GO) vet ./... && $(GO) test ./...
+
+screenshots: ## take pictures of every page into e2e/screenshots
+	cd e2e && COVEN_SCREENSHOTS=screenshots $(GO) test -count=1 -run TestScreenshots .
 
 verify: generate ## check that generated code, go.mod and formatting are up to date
 	git diff --exit-code -- $(generated)

@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,7 +43,7 @@ func Handler(dev bool) (http.Handler, error) {
 	mux := http.NewServeMux()
 	pages := appPages
 	if dev {
-		pages = append(pages[:len(pages):len(pages)], devPages...)
+		pages = append(slices.Clip(pages), devPages...)
 	}
 	for _, p := range pages {
 		mux.HandleFunc("GET "+p, func(w http.ResponseWriter, r *http.Request) {

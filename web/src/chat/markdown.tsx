@@ -3,7 +3,7 @@
 
 import DOMPurify from 'dompurify';
 import { Marked, type Token, type Tokens } from 'marked';
-import { useEffect, useRef } from 'preact/hooks';
+import { useLayoutEffect, useRef } from 'preact/hooks';
 import { Copy } from '../ui/basic';
 import { memo } from '../ui/memo';
 import { text } from '../text/en';
@@ -96,7 +96,7 @@ export function Markdown({ source, growing }: { source: string; growing?: boolea
 
 const Piece = memo(function Piece({ raw }: { raw: string }) {
   const el = useRef<HTMLDivElement>(null);
-  useEffect(() => { el.current!.replaceChildren(nodes(raw)); }, [raw]);
+  useLayoutEffect(() => { el.current!.replaceChildren(nodes(raw)); }, [raw]);
   return <div ref={el} class="piece" />;
 });
 
@@ -106,7 +106,7 @@ const mostHighlighted = 60_000;
 /** A block of code. Its colours come when it is complete, from a part that is loaded then. */
 export const Code = memo(function Code({ language, code, settled }: { language: string; code: string; settled: boolean }) {
   const el = useRef<HTMLElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const target = el.current!;
     target.textContent = code;
     if (!settled || !language || code.length > mostHighlighted) return;
