@@ -35,7 +35,7 @@ func TestBackupUnderLoad(t *testing.T) {
 	for i := range 4 {
 		id := fmt.Sprintf("agent-%d", i)
 		connected.Go(func() {
-			err := agent.Run(agents, agent.Options{Server: gw.GRPCAddr(), ID: id, Handler: agent.HandlerFunc(answer), Logger: slog.New(slog.DiscardHandler)})
+			err := agent.Run(agents, agent.Options{Server: gw.GRPCAddr(), ID: id, Handler: agent.HandlerFunc(answer), Logger: slog.New(slog.DiscardHandler), NoResume: true})
 			if err != nil {
 				t.Error(err)
 			}

@@ -36,7 +36,7 @@ func TestDiskFails(t *testing.T) {
 	for i := range 2 {
 		id := fmt.Sprintf("agent-%d", i)
 		load.Go(func() {
-			err := agent.Run(ctx, agent.Options{Server: p.grpc, ID: id, Handler: agent.HandlerFunc(w.handle), Logger: slog.New(slog.DiscardHandler), BackoffMax: 200 * time.Millisecond})
+			err := agent.Run(ctx, agent.Options{Server: p.grpc, ID: id, Handler: agent.HandlerFunc(w.handle), Logger: slog.New(slog.DiscardHandler), BackoffMax: 200 * time.Millisecond, NoResume: true})
 			if err != nil {
 				t.Error(err)
 			}

@@ -577,10 +577,10 @@ func TestToolsOverHTTP(t *testing.T) {
 	for _, tool := range all {
 		by[tool["name"].(string)] = tool
 	}
-	x.equal("tools", fmt.Sprint(len(all), by["hosted"]["kind"], by["hosted"]["agent_id"], by["echo"]["kind"], by["note_set"]["kind"]), "24agentaremotebuiltin")
+	x.equal("tools", fmt.Sprint(len(all), by["hosted"]["kind"], by["hosted"]["agent_id"], by["echo"]["kind"], by["note_set"]["kind"]), "25agentaremotebuiltin")
 	x.equal("available", fmt.Sprint(by["hosted"]["available"], by["admin_echo"]["available"], by["echo"]["available"], by["echo"]["timeout_seconds"]), "true false true 30")
 	list, _ := get("/api/packs", "packs")
-	x.equal("packs", values(list, "id"), "agent:a builtin:admin builtin:base builtin:mail builtin:notes builtin:ui test-pack")
+	x.equal("packs", values(list, "id"), "agent:a builtin:admin builtin:ask:a builtin:base builtin:mail builtin:notes builtin:ui test-pack")
 	x.keys("a pack", list[0], "agent_id connected_at id kind principal_id rejected tools version")
 
 	for _, c := range []struct {
