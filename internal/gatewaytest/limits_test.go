@@ -59,12 +59,14 @@ type sent struct {
 
 // elsewhere are the rows that other tests are about.
 var elsewhere = map[string]string{
-	"page":                            "TestLargestPages",
-	"requests":                        "TestRefusalsOfAll, internal/auth TestManyFailures",
-	"request of an MCP client":        "TestMCPSizes",
-	"open requests of an MCP client":  "TestMCPLimits",
-	"sessions of MCP clients":         "TestMCPLimits, TestMCPSessions, TestMCPIdle",
-	"X-Request-Id":                    "TestRequestID",
+	"page":                           "TestLargestPages",
+	"requests":                       "TestRefusalsOfAll, internal/auth TestManyFailures",
+	"request of an MCP client":       "TestMCPSizes",
+	"open requests of an MCP client": "TestMCPLimits",
+	"sessions of MCP clients":        "TestMCPLimits, TestMCPSessions, TestMCPIdle",
+	"X-Request-Id":                   "TestRequestID",
+	"a call of `ask_…`":              "internal/packs TestTimeAndRate",
+	"resources on a page, entries of a thread that is read": "TestMCPResources",
 	"connections":                     "TestConnections",
 	"streams of a principal":          "TestStreamsOfPrincipal",
 	"open calls of a gRPC connection": "TestCallsOfConnection",
