@@ -170,9 +170,7 @@ func Chaos(ctx context.Context, o ChaosOptions) (_ *ChaosReport, err error) {
 
 // run has the fleet at work for the duration, then everybody come to an end, and checks.
 func (c *chaos) run(ctx context.Context, faults []Fault) (*ChaosReport, error) {
-	if c.ledger = newLedger(c.Resume); c.Resume {
-		c.features = []string{"resume"}
-	}
+	c.ledger, c.resume = newLedger(c.Resume), c.Resume
 	for _, target := range []string{c.p.GRPC, c.p.GRPC, c.address()} {
 		p, err := NewProxy(target)
 		if err != nil {

@@ -31,10 +31,10 @@ const (
 
 // A fleet is the agents and clients of a gateway. What they see goes to its ledger.
 type fleet struct {
-	ledger   *ledger
-	agents   Target // where agents reach it, through a proxy
-	clients  Target // where clients do
-	features []string
+	ledger  *ledger
+	agents  Target // where agents reach it, through a proxy
+	clients Target // where clients do
+	resume  bool   // agents go on with their turns on another stream
 
 	stopping context.Context // ends when nobody is to begin anything
 	mischief context.Context // ends when those who misbehave are to go
@@ -45,7 +45,7 @@ type fleet struct {
 // serve is an agent that answers by the script. It calls connected each time that it is welcome.
 func (f *fleet) serve(id string, connected func()) {
 	err := agent.Run(f.over, agent.Options{
-		Server: f.agents.GRPC, ID: id, Logger: slog.New(slog.DiscardHandler), Concurrency: 64, Features: f.features,
+		Server: f.agents.GRPC, ID: id, Logger: slog.New(slog.DiscardHandler), Concurrency: 64, NoResume: !f.resume,
 		BackoffMin: 5 * time.Millisecond, BackoffMax: 100 * time.Millisecond, RetryTaken: 1 << 20,
 		OnWelcome: func(agent.Welcome) { connected() },
 		Handler: agent.HandlerFunc(func(ctx context.Context, m *agent.Message, w *agent.Writer) error {
