@@ -98,6 +98,7 @@ type Conn struct {
 	info    Info              // fixed before it is published; without what changes, see snapshot
 	secrets map[string]string // for Welcome; owned by receive
 	working []string          // turns that the agent says it still works on; likewise
+	waits   []string          // its tool calls that it says it still waits for; likewise
 
 	contested atomic.Bool  // a newcomer waits for the id; written under registry.mu
 	busy      atomic.Bool  // receive handles a message, so it is not the agent who is silent
@@ -279,7 +280,7 @@ func (c *Conn) register() error {
 		return err
 	}
 	info.PrincipalID = p.ID
-	c.info, c.working = info, m.GetRegister().GetOpenRequests()
+	c.info, c.working, c.waits = info, m.GetRegister().GetOpenRequests(), m.GetRegister().GetOpenToolCalls()
 	late.Stop() // enter has a bound of its own
 	if c.info.Capabilities, c.secrets, err = c.registry.opts.Admit(c.ctx, info.ID, info.Capabilities); err != nil {
 		return err
@@ -305,6 +306,7 @@ func (c *Conn) welcome() {
 	for _, call := range back { // what they are told comes behind Welcome
 		call.sink.Resumed(call)
 	}
+	c.returnErrands()
 	c.registry.publish(c)
 	c.host()
 	c.mu.Lock()
@@ -552,6 +554,9 @@ func (c *Conn) close(why *ending) {
 	if was == open {
 		c.log().Info("agent disconnected", "cause", why.cause, "open_turns", len(calls), "duration", time.Since(c.info.ConnectedAt))
 	}
+	if was == open && c.resumes() {
+		c.registry.errands.lost(c, why.broke && !c.registry.shuttingDown(), c.registry.opts.ReconnectGrace)
+	}
 	for _, t := range calls {
 		if why.broke && c.resumes() {
 			t.sink.Lost(why.cause, c.registry.opts.ReconnectGrace)
@@ -584,6 +589,34 @@ func (c *Conn) resume(w *pb.Welcome) map[string]*call {
 	c.calls = calls
 	c.mu.Unlock()
 	return maps.Clone(calls) // the connection's own changes
+}
+
+// returnErrands takes up the tool calls of the stream before, and has the agent told what has become of them.
+func (c *Conn) returnErrands() {
+	waits := c.waits
+	c.waits = nil
+	if !c.resumes() {
+		return
+	}
+	running, ended := c.registry.errands.returned(c, waits)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range running {
+		if c.asked == nil {
+			c.asked = make(map[string]struct{})
+		}
+		c.asked[id] = struct{}{}
+	}
+	if len(ended) > 0 {
+		c.tools.Go(func() { // it may have to wait for room
+			for _, m := range ended {
+				if err := c.answer(m); err != nil {
+					c.end(endingOf(err))
+					return
+				}
+			}
+		})
+	}
 }
 
 // heartbeat notes that the agent sends heartbeats, and is expected to go on.

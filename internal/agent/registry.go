@@ -113,6 +113,7 @@ type Registry struct {
 	logger  *slog.Logger
 	metrics *metrics
 	started time.Time // Conn.seen counts from here
+	errands errands
 
 	mu        sync.Mutex
 	agents    map[string]*Conn // who holds an agent id; not all are welcomed yet
@@ -378,6 +379,7 @@ func (r *Registry) welcomed() []*Conn {
 // leaveGrace, or until ctx ends, to leave; the streams of those that stay are then ended with OK.
 // It returns when no stream is left.
 func (r *Registry) Shutdown(ctx context.Context, reason string) error {
+	defer r.errands.close()
 	r.mu.Lock()
 	r.closing = true
 	streams := make([]*Conn, 0, len(r.streams))

@@ -31,8 +31,8 @@ const (
 const featureToolUpdates = "tool_updates"
 
 // callTool runs a tool for the agent on a goroutine of its own, of which the connection has at most
-// maxToolCalls. receive waits for them when the stream has ended; they end with it. Results come in
-// the order in which the calls end.
+// maxToolCalls. receive waits for them when the stream has ended; they end with it, but for those of an
+// agent that resumes, which are errands. Results come in the order in which the calls end.
 func (c *Conn) callTool(r *pb.ExecutePackTool) error {
 	id := r.GetRequestId()
 	c.mu.Lock()
@@ -55,9 +55,16 @@ func (c *Conn) callTool(r *pb.ExecutePackTool) error {
 	case busy:
 		return c.answer(toolResult(id, "", fault.New(fault.Limited, "an agent can have %d tool calls open; wait for one of them", maxToolCalls)))
 	}
+	run := func(ctx context.Context) *pb.ServerMessage {
+		output, err := c.runTool(ctx, turn, r)
+		return toolResult(id, output, err)
+	}
+	if c.resumes() {
+		c.registry.errands.start(c, id, run)
+		return nil
+	}
 	c.tools.Go(func() {
-		output, err := c.runTool(turn, r)
-		if err := c.finishTool(id, toolResult(id, output, err)); err != nil {
+		if err := c.finishTool(id, run(c.ctx)); err != nil {
 			c.end(endingOf(err))
 		}
 	})
@@ -95,12 +102,12 @@ func (c *Conn) grant() (endpoint, token string) {
 }
 
 // runTool returns what a tool returns to the agent. turn is the one that needs it; nil if that is not known.
-func (c *Conn) runTool(turn *call, r *pb.ExecutePackTool) (string, error) {
-	p, err := auth.From(c.ctx)
+func (c *Conn) runTool(ctx context.Context, turn *call, r *pb.ExecutePackTool) (string, error) {
+	p, err := auth.From(ctx)
 	if err != nil {
 		return "", err
 	}
-	ctx, id := c.ctx, ""
+	id := ""
 	if turn != nil {
 		ctx, id = tracing.Below(ctx, turn.span), turn.requestID
 	}

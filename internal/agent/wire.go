@@ -112,6 +112,9 @@ func checkRegistration(r *pb.RegisterAgent) error {
 	if n := len(r.GetOpenRequests()); n > maxOpenRequests {
 		return fault.New(fault.Invalid, "open_requests must not have more than %d entries; this one has %d", maxOpenRequests, n)
 	}
+	if n := len(r.GetOpenToolCalls()); n > maxOpenToolCalls {
+		return fault.New(fault.Invalid, "open_tool_calls must not have more than %d entries; this one has %d", maxOpenToolCalls, n)
+	}
 	if n := len(r.GetTools()); n > maxTools {
 		return fault.New(fault.Invalid, "tools must not have more than %d entries; this one has %d", maxTools, n)
 	}

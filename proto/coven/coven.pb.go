@@ -666,7 +666,12 @@ type RegisterAgent struct {
 	// Requests that the agent still works on, from before its stream broke. Only
 	// from agents that declare `resume`; what is open at the gateway and not here
 	// ends.
-	OpenRequests  []string `protobuf:"bytes,101,rep,name=open_requests,json=openRequests,proto3" json:"open_requests,omitempty"`
+	OpenRequests []string `protobuf:"bytes,101,rep,name=open_requests,json=openRequests,proto3" json:"open_requests,omitempty"`
+	// Calls of tools, by ExecutePackTool.request_id, from before its stream broke, whose
+	// results the agent waits for. Only from agents that declare `resume`. Each of them
+	// gets its result as soon as there is one; where the gateway does not have it any
+	// more, an error says that the outcome is not known. Other calls end.
+	OpenToolCalls []string `protobuf:"bytes,102,rep,name=open_tool_calls,json=openToolCalls,proto3" json:"open_tool_calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -746,6 +751,13 @@ func (x *RegisterAgent) GetTools() []*ToolDefinition {
 func (x *RegisterAgent) GetOpenRequests() []string {
 	if x != nil {
 		return x.OpenRequests
+	}
+	return nil
+}
+
+func (x *RegisterAgent) GetOpenToolCalls() []string {
+	if x != nil {
+		return x.OpenToolCalls
 	}
 	return nil
 }
@@ -6210,7 +6222,7 @@ const file_coven_proto_rawDesc = "" +
 	"\vResponseAck\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1a\n" +
-	"\breceived\x18\x02 \x01(\x04R\breceived\"\x93\x02\n" +
+	"\breceived\x18\x02 \x01(\x04R\breceived\"\xbb\x02\n" +
 	"\rRegisterAgent\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\"\n" +
@@ -6218,7 +6230,8 @@ const file_coven_proto_rawDesc = "" +
 	"\bmetadata\x18\x04 \x01(\v2\x14.coven.AgentMetadataR\bmetadata\x12+\n" +
 	"\x11protocol_features\x18\x05 \x03(\tR\x10protocolFeatures\x12+\n" +
 	"\x05tools\x18d \x03(\v2\x15.coven.ToolDefinitionR\x05tools\x12#\n" +
-	"\ropen_requests\x18e \x03(\tR\fopenRequests\"\xc4\x01\n" +
+	"\ropen_requests\x18e \x03(\tR\fopenRequests\x12&\n" +
+	"\x0fopen_tool_calls\x18f \x03(\tR\ropenToolCalls\"\xc4\x01\n" +
 	"\rAgentMetadata\x12+\n" +
 	"\x11working_directory\x18\x01 \x01(\tR\x10workingDirectory\x12 \n" +
 	"\x03git\x18\x02 \x01(\v2\x0e.coven.GitInfoR\x03git\x12\x1a\n" +

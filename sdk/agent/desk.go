@@ -49,6 +49,13 @@ type desk struct {
 	waiting   int                // turns that wait
 	bytes     int                // what they occupy
 	approvals map[string]*asked  // that are waited for, by tool id
+	errands   map[string]*errand // likewise, calls of the gateway's tools, by request id
+}
+
+// An errand is a call of one of the gateway's tools.
+type errand struct {
+	listed bool                    // the gateway was told that we wait; guarded by the desk's mutex
+	result chan *pb.PackToolResult // capacity 1; closed without one when nobody knows of the call
 }
 
 // asked is a question of a handler whether a tool may run.
@@ -62,7 +69,7 @@ func newDesk(o Options, home *session, ctx context.Context) *desk {
 	d := &desk{
 		opts: o, resumes: home == nil, home: home, session: home,
 		slots: make(chan struct{}, o.Concurrency), wake: make(chan struct{}, 1),
-		turns: make(map[string]*turn), threads: make(map[string][]*turn), approvals: make(map[string]*asked),
+		turns: make(map[string]*turn), threads: make(map[string][]*turn), approvals: make(map[string]*asked), errands: make(map[string]*errand),
 	}
 	d.ctx, d.end = context.WithCancelCause(ctx)
 	return d
@@ -89,12 +96,55 @@ func (d *desk) open() []string {
 	return ids
 }
 
+// waits returns the calls of tools whose results are waited for, to tell the gateway.
+func (d *desk) waits() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ids := make([]string, 0, len(d.errands))
+	for id, e := range d.errands {
+		ids = append(ids, id)
+		e.listed = true
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// await prepares for the result of a call. Whoever waits calls forget when done.
+func (d *desk) await(id string) (result <-chan *pb.PackToolResult, forget func()) {
+	e := &errand{result: make(chan *pb.PackToolResult, 1)}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.errands[id] = e
+	return e.result, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.errands, id)
+	}
+}
+
+// arrived hands a result to whoever waits for it, if anybody does.
+func (d *desk) arrived(r *pb.PackToolResult) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e := d.errands[r.GetRequestId()]; e != nil {
+		e.result <- r // there is room, as it comes once
+		delete(d.errands, r.GetRequestId())
+	}
+}
+
 // attach makes a session the one that is connected. The gateway has said how much it has of which turns; the
 // others are over.
 func (d *desk) attach(s *session, known []*pb.OpenRequest) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.session = s
+	for id, e := range d.errands {
+		if !e.listed { // made on the stream before while this one began
+			delete(d.errands, id)
+			close(e.result)
+		}
+		e.listed = false
+	}
 	has := make(map[string]uint64, len(known))
 	for _, r := range known {
 		has[r.GetRequestId()] = r.GetReceived()

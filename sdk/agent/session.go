@@ -85,8 +85,6 @@ type state struct {
 
 	injections []*pb.InjectContext // that wait for OnInject
 	injecting  bool                // takeInjections runs
-
-	results map[string]chan *pb.PackToolResult // that are waited for, by request id
 }
 
 // outgoing is a message for the writer.
@@ -108,9 +106,6 @@ func (a *Agent) connect(ctx context.Context) (welcome bool, err error) {
 		out: make(chan outgoing, maxOut), replies: make(chan *pb.AgentMessage, maxReplies),
 		last: make(chan struct{}), leaving: make(chan struct{}), idle: make(chan struct{}),
 		calls: make(chan struct{}, maxCalls), oneBig: make(chan struct{}, 1),
-		state: state{
-			results: make(map[string]chan *pb.PackToolResult),
-		},
 	}
 	// It outlives ctx by the time that the last messages take.
 	s.ctx, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -198,7 +193,7 @@ func (a *Agent) registration() *pb.AgentMessage {
 	if !o.NoResume {
 		r.ProtocolFeatures = append(r.ProtocolFeatures, featureResume)
 		if a.desk != nil {
-			r.OpenRequests = a.desk.open()
+			r.OpenRequests, r.OpenToolCalls = a.desk.open(), a.desk.waits()
 		}
 	}
 	if o.OnInject != nil {
@@ -427,7 +422,7 @@ func (s *session) receive() {
 		case *pb.ServerMessage_ToolUpdate:
 			s.agent.setTools(p.ToolUpdate.GetTools())
 		case *pb.ServerMessage_PackToolResult:
-			arrive(s, s.state.results, p.PackToolResult.GetRequestId(), p.PackToolResult)
+			s.desk.arrived(p.PackToolResult)
 		case *pb.ServerMessage_ExecutePackTool:
 			s.runTool(p.ExecutePackTool)
 		case *pb.ServerMessage_InjectContext:
@@ -457,35 +452,6 @@ func (s *session) noteIdle() {
 	if st := &s.state; st.leaving && st.active == 0 && !st.idle && (s.desk.resumes || s.desk.active.Load() == 0) {
 		st.idle = true
 		close(s.idle)
-	}
-}
-
-// await prepares for a value that comes under an id. It reports false where somebody waits for it
-// already. Whoever waits calls forget when done.
-func await[V any](s *session, waiting map[string]chan V, id string) (value <-chan V, forget func(), ok bool) {
-	ch := make(chan V, 1)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if waiting[id] != nil {
-		return nil, nil, false
-	}
-	waiting[id] = ch
-	return ch, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if waiting[id] == ch {
-			delete(waiting, id)
-		}
-	}, true
-}
-
-// arrive hands a value to whoever waits for it, if anybody does.
-func arrive[V any](s *session, waiting map[string]chan V, id string, v V) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if ch := waiting[id]; ch != nil {
-		ch <- v // there is room, as it comes once
-		delete(waiting, id)
 	}
 }
 

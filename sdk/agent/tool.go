@@ -167,19 +167,24 @@ func (s *session) callTool(ctx context.Context, name string, input any) (json.Ra
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := within(ctx, s.work)
+	ctx, cancel := within(ctx, s.desk.ctx)
 	defer cancel()
+	sending, sent := within(ctx, s.work)
+	defer sent()
 	id := uuid.NewString()
-	result, forget, _ := await(s, s.state.results, id) // nobody else has that id
+	result, forget := s.desk.await(id)
 	defer forget()
 	turn, _ := ctx.Value(turnKey{}).(string)
-	if err := s.send(ctx, &pb.AgentMessage{Payload: &pb.AgentMessage_ExecutePackTool{ExecutePackTool: &pb.ExecutePackTool{
+	if err := s.send(sending, &pb.AgentMessage{Payload: &pb.AgentMessage_ExecutePackTool{ExecutePackTool: &pb.ExecutePackTool{
 		RequestId: id, ToolName: valid(name), InputJson: in, TurnRequestId: turn,
 	}}}); err != nil {
 		return nil, err
 	}
 	select {
-	case r := <-result:
+	case r, ok := <-result:
+		if !ok {
+			return nil, ErrDisconnected
+		}
 		if e, failed := r.GetResult().(*pb.PackToolResult_Error); failed {
 			return nil, &ToolError{name, e.Error}
 		}
