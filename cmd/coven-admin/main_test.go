@@ -148,6 +148,15 @@ func world(t *testing.T) func(*testscript.Env) {
 	}
 	_, invite, err := identity.CreateInvite(ctx, auth.Member, "for nobody yet", 0)
 	must(err)
+	person := func(name string) (id, session string) {
+		token, _, err := identity.CreateInvite(auth.With(ctx, owner), auth.Member, "", 0)
+		must(err)
+		_, p, s, err := identity.AcceptInvite(ctx, token, auth.Guest{Name: name, Display: name, Browser: auth.Browser{Device: "Browser", Address: "192.0.2.8"}})
+		must(err)
+		return p.ID, s.ID
+	}
+	bea, session := person("bea")
+	ben, _ := person("ben")
 	newcomer := gatewaytest.NewKey(t)
 	code, other, known := link(newcomer, "Tablet"), link(gatewaytest.NewKey(t), "Toaster"), link(device, "Phone again")
 	echo := gw.ConnectAs(gatewaytest.Bearer(aliceToken), "echo", takesInjections)
@@ -183,6 +192,9 @@ func world(t *testing.T) func(*testscript.Env) {
 
 	return func(e *testscript.Env) {
 		where(e, gw)
+		e.Setenv("BEA", bea)
+		e.Setenv("BEN", ben)
+		e.Setenv("SESSION", session)
 		for name, value := range map[string]string{
 			"COVEN_TOKEN": ownerToken, "OWNER": owner.ID, "ALICE": alice.ID, "ALICE_TOKEN": aliceToken, "BUILDER": builder,
 			"PENDING": create(auth.Client, "Pat", gatewaytest.NewKey(t)), "FINGERPRINT": strings.Repeat("5", 64),

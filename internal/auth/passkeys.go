@@ -310,8 +310,7 @@ func (s *Service) AddPasskey(ctx context.Context, cookie, name string, answer []
 
 // badPasskey keeps what is wrong for the log.
 func badPasskey(err error) error {
-	var e *protocol.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*protocol.Error](err); ok {
 		err = errors.New(e.Error() + ": " + e.Details + ": " + e.DevInfo)
 	}
 	return fault.Wrap(err, fault.Invalid, "the passkey could not be verified")

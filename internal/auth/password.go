@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -151,10 +152,8 @@ func checkPassword(password, name string) error {
 		return fault.New(fault.Invalid, "password must not be longer than %d bytes; this one has %d", MaxPassword, len(password))
 	}
 	low := strings.ToLower(password)
-	for _, c := range common {
-		if low == c {
-			return fault.New(fault.Invalid, "password is one that everybody tries first")
-		}
+	if slices.Contains(common, low) {
+		return fault.New(fault.Invalid, "password is one that everybody tries first")
 	}
 	if repeats(low) || strings.HasPrefix(strings.Repeat("1234567890", 30), low) || strings.HasPrefix(strings.Repeat("0123456789", 30), low) ||
 		name != "" && strings.ReplaceAll(low, name, "") == "" {

@@ -62,7 +62,7 @@ func TestSessionSlides(t *testing.T) {
 		}
 		_, err = r.cookie(idle.Shown)
 		refused(t, err, fault.Unauthenticated, "invalid or expired token")
-		time.Sleep(begun.Add(auth.SignInLife).Sub(time.Now()))
+		time.Sleep(time.Until(begun.Add(auth.SignInLife)))
 		synctest.Wait()
 		_, err = r.cookie(l.Shown)
 		refused(t, err, fault.Unauthenticated, "invalid or expired token")
