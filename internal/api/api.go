@@ -34,6 +34,7 @@ import (
 	"coven-gateway/internal/packs"
 	"coven-gateway/internal/sse"
 	"coven-gateway/internal/tracing"
+	"coven-gateway/internal/upstream"
 )
 
 // Options are what the API needs. All fields but Metrics, BaseURL and Tracer are required.
@@ -45,6 +46,7 @@ type Options struct {
 	Records       Records
 	Disk          func() error // why nothing can be stored, or nil
 	MCP           MCP
+	Servers       *upstream.Service // MCP servers whose tools the gateway offers
 	Logger        *slog.Logger
 	Registerer    prometheus.Registerer
 	Metrics       http.Handler // served at MetricsPath; nil for none
@@ -234,6 +236,15 @@ func (a *API) routes() []route {
 		{"DELETE /api/admin/secrets/{id}", a.deleteSecret},
 		{"GET /api/admin/secrets/{id}/value", a.readSecret},
 		{"POST /api/admin/secrets/rotate", a.rotateSecrets},
+
+		{"GET /api/admin/mcp/servers", a.listServers},
+		{"POST /api/admin/mcp/servers", a.addServer},
+		{"GET /api/admin/mcp/servers/{name}", a.server},
+		{"PATCH /api/admin/mcp/servers/{name}", a.enableServer},
+		{"DELETE /api/admin/mcp/servers/{name}", a.removeServer},
+		{"POST /api/admin/mcp/servers/{name}/accept", a.acceptTools},
+		{"POST /api/admin/mcp/servers/{name}/test", a.testServer},
+		{"GET /api/admin/mcp/servers/{name}/logs", a.serverLogs},
 
 		{"GET /api/admin/link", a.listLinks},
 		{"POST /api/admin/link/{code}/approve", a.approveLink},

@@ -157,6 +157,21 @@ func (s *Service) ReadSecret(ctx context.Context, id string) (value string, err 
 	return value, nil
 }
 
+// SharedSecret returns the value of the secret of all agents that has a name, for a use by the gateway
+// itself, or a NotFound fault.
+func (s *Service) SharedSecret(ctx context.Context, name string) (string, error) {
+	all, err := s.store.Read(ctx).Secrets()
+	if err != nil {
+		return "", err
+	}
+	for _, x := range all {
+		if x.Name == name && x.AgentID == "" {
+			return s.opts.SecretsKeys.open(x.Sealed, x.label())
+		}
+	}
+	return "", fault.New(fault.NotFound, "no secret %q of all agents", name)
+}
+
 // secretsOf returns what an agent gets: the secrets of all agents, and over them its own.
 func (s *Service) secretsOf(read Reader, agentID string) (map[string]string, error) {
 	all, err := read.Secrets()

@@ -201,6 +201,15 @@ var Routes = map[string]Rule{
 	"GET /api/admin/secrets/{id}/value": {Admins, ScopeAdmin, NoObject},
 	"POST /api/admin/secrets/rotate":    {Admins, ScopeAdmin, NoObject},
 
+	"GET /api/admin/mcp/servers":                {Admins, ScopeAdmin, NoObject},
+	"POST /api/admin/mcp/servers":               {Admins, ScopeAdmin, NoObject}, // owners alone, if it is a command
+	"GET /api/admin/mcp/servers/{name}":         {Admins, ScopeAdmin, NoObject},
+	"PATCH /api/admin/mcp/servers/{name}":       {Admins, ScopeAdmin, NoObject}, // likewise
+	"DELETE /api/admin/mcp/servers/{name}":      {Admins, ScopeAdmin, NoObject},
+	"POST /api/admin/mcp/servers/{name}/accept": {Admins, ScopeAdmin, NoObject},
+	"POST /api/admin/mcp/servers/{name}/test":   {Admins, ScopeAdmin, NoObject},
+	"GET /api/admin/mcp/servers/{name}/logs":    {Admins, ScopeAdmin, NoObject},
+
 	"GET /api/admin/link":                 {Admins, ScopeAdmin, NoObject},
 	"POST /api/admin/link/{code}/approve": {Admins, ScopeAdmin, Managed},
 	"POST /api/admin/link/{code}/deny":    {Admins, ScopeAdmin, NoObject},

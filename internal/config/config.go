@@ -161,9 +161,14 @@ type WebAdmin struct {
 	BaseURL string // webadmin.base_url: absolute http(s) URL without a slash at its end; empty means derived from the listener
 }
 
-// MCP is about the gateway's own MCP server.
+// MCP is about the gateway's own MCP server, and the servers whose tools it offers.
+//
+// AllowCommands is false unless somebody who may write the file says otherwise: adding a server that
+// is a command is the right to run programs as the gateway's user, and with it a stolen token of an
+// owner, or in open mode every program on the machine, would have that right.
 type MCP struct {
-	Endpoint string // mcp.endpoint: the URL told to agents; empty means derived from the base URL
+	Endpoint      string // mcp.endpoint: the URL told to agents; empty means derived from the base URL
+	AllowCommands bool   // mcp.allow_commands: owners may add MCP servers that are programs the gateway runs
 }
 
 // Default returns the configuration of a gateway that nobody configured: reachable
@@ -288,5 +293,6 @@ func (c *Config) fields() []field {
 		link("webadmin.base_url", &c.WebAdmin.BaseURL).from("COVEN_GATEWAY_URL"),
 
 		link("mcp.endpoint", &c.MCP.Endpoint).from("COVEN_MCP_ENDPOINT"),
+		boolean("mcp.allow_commands", &c.MCP.AllowCommands),
 	}
 }

@@ -56,8 +56,13 @@ var imports = []struct {
 		why:   "an edge talks to the core; what two edges share belongs there",
 	},
 	{
+		who:  []string{"internal/upstream"},
+		only: []string{"internal/packs", "internal/auth/...", "internal/fault/..."},
+		why:  "it is a source of tools beside the core, which edges administer",
+	},
+	{
 		who:  store,
-		only: slices.Concat(leaves, core, []string{"internal/auth/...", "internal/builtins"}),
+		only: slices.Concat(leaves, core, []string{"internal/auth/...", "internal/builtins", "internal/upstream"}),
 		why:  "the store implements interfaces and uses nobody",
 	},
 	{
@@ -186,6 +191,10 @@ func TestViolations(t *testing.T) {
 		{"internal/config", "coven-gateway/internal/fault", 1},
 		{"internal/auth", "coven-gateway/internal/conversation", 1},
 		{"internal/store", "coven-gateway/internal/builtins", 0},
+		{"internal/store", "coven-gateway/internal/upstream", 0},
+		{"internal/api", "coven-gateway/internal/upstream", 0},
+		{"internal/upstream", "coven-gateway/internal/store", 2},
+		{"internal/upstream", "coven-gateway/internal/conversation", 1},
 		{"internal/store", "coven-gateway/internal/agent", 1},
 		{"internal/store/storetest", "coven-gateway/internal/store", 0},
 		{"internal/gateway", "coven-gateway/internal/store", 0},

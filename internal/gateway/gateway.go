@@ -38,6 +38,7 @@ import (
 	"coven-gateway/internal/packs/packgrpc"
 	"coven-gateway/internal/store"
 	"coven-gateway/internal/tracing"
+	"coven-gateway/internal/upstream"
 	"coven-gateway/internal/webadmin"
 	pb "coven-gateway/proto/coven"
 )
@@ -218,6 +219,15 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	if err := g.addBuiltins(db); err != nil {
 		return err
 	}
+	// After the gateway's own tools, so that no server takes their names.
+	servers, err := upstream.New(ctx, upstream.Options{
+		Logger: o.Logger, Registerer: reg, Packs: g.tools, Store: db.Upstream(g.identity.Audit), Version: o.Version,
+		AllowCommands: cfg.MCP.AllowCommands, Secret: g.identity.SharedSecret,
+	})
+	if err != nil {
+		return err
+	}
+	g.onStop("MCP servers", func(context.Context) error { servers.Close(); return nil })
 
 	var metrics http.Handler
 	if cfg.Metrics.Enabled {
@@ -228,7 +238,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		return err
 	}
 	front := api.New(api.Options{
-		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files, Tools: g.tools, Records: records{db.Tools()}, MCP: g.mcp, Disk: disk.Healthy,
+		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files, Tools: g.tools, Records: records{db.Tools()}, MCP: g.mcp, Servers: servers, Disk: disk.Healthy,
 		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path, Version: o.Version,
 		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
 		AnyHost:  !g.identity.Open() || cfg.Auth.OpenRemote,
