@@ -78,6 +78,7 @@ type Gateway struct {
 	agents        *agent.Registry
 	tools         *packs.Registry
 	mcp           *mcp.Server
+	upstream      *upstream.Service
 	grpc, http    net.Listener
 	admin         net.Listener // nil unless it is configured
 	adminServer   *http.Server // serves there
@@ -220,14 +221,14 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		return err
 	}
 	// After the gateway's own tools, so that no server takes their names.
-	servers, err := upstream.New(ctx, upstream.Options{
+	g.upstream, err = upstream.New(ctx, upstream.Options{
 		Logger: o.Logger, Registerer: reg, Packs: g.tools, Store: db.Upstream(g.identity.Audit), Version: o.Version,
 		AllowCommands: cfg.MCP.AllowCommands, Secret: g.identity.SharedSecret,
 	})
 	if err != nil {
 		return err
 	}
-	g.onStop("MCP servers", func(context.Context) error { servers.Close(); return nil })
+	g.onStop("MCP servers", func(context.Context) error { g.upstream.Close(); return nil })
 
 	var metrics http.Handler
 	if cfg.Metrics.Enabled {
@@ -238,7 +239,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		return err
 	}
 	front := api.New(api.Options{
-		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files, Tools: g.tools, Records: records{db.Tools()}, MCP: g.mcp, Servers: servers, Disk: disk.Healthy,
+		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files, Tools: g.tools, Records: records{db.Tools()}, MCP: g.mcp, Servers: g.upstream, Disk: disk.Healthy,
 		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path, Version: o.Version,
 		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
 		AnyHost:  !g.identity.Open() || cfg.Auth.OpenRemote,
@@ -421,6 +422,9 @@ func (g *Gateway) Conversations() *conversation.Service { return g.conversations
 
 // Tools knows what can be called.
 func (g *Gateway) Tools() *packs.Registry { return g.tools }
+
+// Upstream knows the MCP servers whose tools the gateway offers.
+func (g *Gateway) Upstream() *upstream.Service { return g.upstream }
 
 // MCP answers MCP clients.
 func (g *Gateway) MCP() *mcp.Server { return g.mcp }

@@ -35,6 +35,7 @@ import (
 	"coven-gateway/internal/config"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/packs"
+	"coven-gateway/internal/upstream"
 	pb "coven-gateway/proto/coven"
 )
 
@@ -574,6 +575,26 @@ func (x *trial) secret() string {
 			x.t.Fatal(err)
 		}
 		return s.ID
+	})
+}
+
+// upstreamURL is where an MCP server is.
+func (x *trial) upstreamURL() string {
+	if x.spared["MCP"] == "" {
+		x.spared["MCP"] = serveTools(x.t, "").URL
+	}
+	return x.spared["MCP"]
+}
+
+// upstream is the name of an MCP server with tools that nobody has accepted.
+func (x *trial) upstream() string {
+	x.t.Helper()
+	return x.again("MCP server", func() string {
+		name := fmt.Sprintf("m%d", x.next())
+		if _, err := x.g.gw.Upstream().Add(Ctx(), upstream.Server{Name: name, URL: x.upstreamURL(), AllowPrivate: true}, false); err != nil {
+			x.t.Fatal(err)
+		}
+		return name
 	})
 }
 
@@ -1356,6 +1377,23 @@ var routes = map[string]route{
 			return agent
 		}) + "/ownership"}
 	}},
+
+	"GET /api/admin/mcp/servers": {rule: admins, request: plain},
+	"POST /api/admin/mcp/servers": {rule: admins, request: func(x *trial) request {
+		return request{body: fmt.Sprintf(`{"name":"n%d","url":%q,"allow_private":true}`, x.next(), x.upstreamURL())}
+	}},
+	"GET /api/admin/mcp/servers/{name}": {rule: admins, request: func(x *trial) request { return request{path: "/api/admin/mcp/servers/" + x.upstream()} }},
+	"PATCH /api/admin/mcp/servers/{name}": {rule: admins, request: func(x *trial) request {
+		return request{path: "/api/admin/mcp/servers/" + x.upstream(), body: `{"enabled":false}`}
+	}},
+	"DELETE /api/admin/mcp/servers/{name}": {rule: admins, request: func(x *trial) request { return request{path: "/api/admin/mcp/servers/" + x.upstream()} }},
+	"POST /api/admin/mcp/servers/{name}/accept": {rule: admins, request: func(x *trial) request {
+		return request{path: "/api/admin/mcp/servers/" + x.upstream() + "/accept"}
+	}},
+	"POST /api/admin/mcp/servers/{name}/test": {rule: admins, request: func(x *trial) request {
+		return request{path: "/api/admin/mcp/servers/" + x.upstream() + "/test"}
+	}},
+	"GET /api/admin/mcp/servers/{name}/logs": {rule: admins, request: func(x *trial) request { return request{path: "/api/admin/mcp/servers/" + x.upstream() + "/logs"} }},
 
 	"GET /api/admin/secrets":            {rule: admins, request: plain},
 	"PUT /api/admin/secrets":            {rule: admins, request: func(*trial) request { return request{body: `{"name":"MATRIX","agent_id":"nobody","value":"v"}`} }},

@@ -14,6 +14,9 @@ import (
 // before it is killed.
 const stopGrace = 2 * time.Second
 
+// writeTimeout is how long a program has to read a message.
+const writeTimeout = 10 * time.Second
+
 // inherited are the variables of the gateway's environment that programs get. The others may be
 // credentials.
 var inherited = []string{"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER"}
@@ -81,6 +84,17 @@ func (x *server) start(ctx context.Context) (*process, error) {
 		}
 	}()
 	return p, nil
+}
+
+// writer is the stdin of a program. One that does not read must not hold whoever writes.
+type writer struct{ *os.File }
+
+// Write implements io.Writer.
+func (w writer) Write(b []byte) (int, error) {
+	if err := w.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return w.File.Write(b)
 }
 
 // signal sends a signal to the program and its children.

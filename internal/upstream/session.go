@@ -67,7 +67,7 @@ func (x *server) connect(ctx context.Context) (*session, error) {
 			return nil, err
 		}
 		end = p.stop
-		transport = &mcp.IOTransport{Reader: p.out, Writer: p.in, MaxLineLength: maxMessage}
+		transport = &mcp.IOTransport{Reader: p.out, Writer: writer{p.in}, MaxLineLength: maxMessage}
 	} else {
 		c, err := x.dialer(ctx)
 		if err != nil {

@@ -121,6 +121,7 @@ var inPaths = map[string]string{
 	"tokens/{id}":               "the token",
 	"mcp/{token}":               "a token; that of a connected agent, which its Welcome has, or any other",
 	"secrets/{id}":              "the secret",
+	"servers/{name}":            "the MCP server",
 	"invites/{id}":              "the invite",
 	"passkeys/{id}":             "the passkey",
 	"sessions/{id}":             "the session",
@@ -558,6 +559,33 @@ var groups = []group{
 		{route: "DELETE /api/admin/secrets/{id}", id: "deleteSecret", summary: "Delete a secret", answers: done, errors: []int{404}},
 		{route: "GET /api/admin/secrets/{id}/value", id: "readSecret", summary: "Read the value of a secret", answers: one(200, "SecretValue"), errors: []int{404}},
 		{route: "POST /api/admin/secrets/rotate", id: "rotateSecrets", summary: "Seal all secrets with a new key", answers: one(200, "Rotated")},
+
+		{route: "GET /api/admin/mcp/servers", id: "listMCPServers", summary: "List the MCP servers whose tools the gateway offers", answers: one(200, "MCPServers")},
+		{
+			route: "POST /api/admin/mcp/servers", id: "addMCPServer", summary: "Offer the tools of an MCP server",
+			text: "The server is started, and its tools are in the answer if they come within 20 seconds. Nobody can call one that was not accepted. " +
+				"A command needs `mcp.allow_commands` and the role owner. In the values of `env` and `headers`, `${secret:NAME}` stands for a stored secret.",
+			body: body{json: "NewMCPServer"}, answers: one(201, "MCPServer"), errors: []int{409},
+		},
+		{route: "GET /api/admin/mcp/servers/{name}", id: "getMCPServer", summary: "Read how an MCP server is, and its tools", answers: one(200, "MCPServer"), errors: []int{404}},
+		{
+			route: "PATCH /api/admin/mcp/servers/{name}", id: "enableMCPServer", summary: "Stop an MCP server, or start it again",
+			text: "Its tools go and come with it.", body: body{json: "EnableMCPServer"}, answers: one(200, "MCPServer"), errors: []int{404},
+		},
+		{route: "DELETE /api/admin/mcp/servers/{name}", id: "removeMCPServer", summary: "Stop an MCP server and forget it", answers: done, errors: []int{404}},
+		{
+			route: "POST /api/admin/mcp/servers/{name}/accept", id: "acceptMCPTools", summary: "Accept tools of an MCP server as they are now",
+			text: "Without `tools`, all that wait: new ones, and those that are not as they were accepted. With `digest`, only if what waits is what was looked at.",
+			body: body{json: "AcceptMCPTools", optional: true}, answers: one(200, "MCPServer"), errors: []int{404, 409},
+		},
+		{
+			route: "POST /api/admin/mcp/servers/{name}/test", id: "testMCPServer", summary: "Open a session with an MCP server, and close it",
+			answers: one(200, "MCPTrial"), errors: []int{404, 503},
+		},
+		{
+			route: "GET /api/admin/mcp/servers/{name}/logs", id: "getMCPServerLogs", summary: "Read the latest lines of an MCP server, the oldest first",
+			text: "What it writes to stderr, and what the gateway notes.", answers: one(200, "MCPServerLogs"), errors: []int{404},
+		},
 
 		{route: "GET /api/admin/link", id: "listLinks", summary: "List devices that want to be linked", answers: one(200, "Links")},
 		{

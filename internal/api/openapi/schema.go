@@ -78,6 +78,7 @@ var (
 	encoded = object{{"type", "string"}, {"contentEncoding", "base64"}}
 	binary  = object{{"type", "string"}, {"contentMediaType", "application/octet-stream"}}
 	words   = list(str)
+	texts   = object{{"type", "object"}, {"additionalProperties", str}}
 )
 
 // upTo is a string of at most so many characters. Where a limit counts bytes, the description says
