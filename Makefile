@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run build test browser web screenshots verify lint proto generate bench fuzz release
+.PHONY: help run build test browser web screenshots verify lint proto generate bench chaos fuzz release
 
 GO ?= go
 
@@ -67,10 +67,14 @@ generate: proto ## regenerate all generated code
 proto: ## regenerate proto/coven from the schema
 	$(tool) buf generate
 
-bench: ## run the benchmarks
+bench: ## measure the gateway, and run the benchmarks of packages
+	$(GO) run ./cmd/coven-gateway bench
 	@pkgs=$$(grep -rl --include='*_test.go' '^func Benchmark' $(sources) | xargs -r dirname | sort -u | sed 's,^,./,'); \
 		if [ -z "$$pkgs" ]; then echo 'no benchmarks'; exit 0; fi; \
 		$(GO) test -run '^$$' -bench . -benchmem $$pkgs
+
+chaos: ## break a gateway for three minutes and check that nothing is lost
+	$(GO) run ./cmd/coven-gateway chaos --duration 3m $(if $(SEED),--seed $(SEED))
 
 fuzz: ## run each fuzz target for 30 seconds
 	@grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' $(sources) | sort | sed 's,/[^/]*:func , ,' | \

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,7 +42,7 @@ Cases, all of them without --cases:
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			for _, name := range o.Cases {
-				if !known(names, name) {
+				if !slices.Contains(names, name) {
 					return cli.Usage(fmt.Errorf("there is no case %q; see --help", name))
 				}
 			}

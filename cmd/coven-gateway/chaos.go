@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,7 +51,7 @@ Faults, all of them without --faults:
 				return cli.Usage(errors.New("--duration, --agent-count and --clients must be positive"))
 			}
 			for _, name := range o.Faults {
-				if !known(names, name) {
+				if !slices.Contains(names, name) {
 					return cli.Usage(fmt.Errorf("there is no fault %q; see --help", name))
 				}
 			}
@@ -88,15 +89,6 @@ Faults, all of them without --faults:
 	f.StringVar(&file, "json", "", "write the results to `file`, too")
 	f.BoolVarP(&quiet, "quiet", "q", false, "do not tell of each fault")
 	return cmd
-}
-
-func known(names []string, name string) bool {
-	for _, n := range names {
-		if n == name {
-			return true
-		}
-	}
-	return false
 }
 
 // writeJSON writes results to a file, unless its name is "".

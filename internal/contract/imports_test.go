@@ -71,6 +71,11 @@ var imports = []struct {
 		why:  "the sdk is for other people's programs",
 	},
 	{
+		who:  []string{"internal/harness"},
+		only: []string{"sdk/agent", "internal/sse", "proto/..."},
+		why:  "it looks at a gateway from outside, as everybody does",
+	},
+	{
 		who:   []string{"cmd/coven-admin/..."},
 		never: slices.Concat(store, gateway),
 		why:   "the operator's tool speaks to a running gateway",
@@ -91,6 +96,11 @@ var importers = []struct {
 		what: gateway,
 		by:   []string{"internal/gatewaytest/...", "cmd/coven-gateway/..."},
 		why:  "it is the wiring and nothing else",
+	},
+	{
+		what: []string{"internal/harness"},
+		by:   []string{"cmd/coven-gateway/...", "internal/gatewaytest/..."},
+		why:  "it is for those who test a gateway",
 	},
 	{
 		what: []string{"internal/tracing/otlp"},
@@ -206,6 +216,9 @@ func TestViolations(t *testing.T) {
 		{"cmd/coven-admin", "coven-gateway/internal/store", 2},
 		{"sdk/agent", "coven-gateway/proto/coven", 0},
 		{"sdk/agent", "coven-gateway/internal/fault", 1},
+		{"internal/harness", "coven-gateway/sdk/agent", 0},
+		{"internal/harness", "coven-gateway/internal/gateway", 2},
+		{"internal/gateway", "coven-gateway/internal/harness", 1},
 	} {
 		if got := violations(tt.from, tt.path); len(got) != tt.want {
 			t.Errorf("%s imports %s: got %q, want %d broken rules", tt.from, tt.path, got, tt.want)

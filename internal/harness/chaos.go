@@ -26,7 +26,7 @@ type ChaosOptions struct {
 	Resume   bool          // agents go on with their turns on another stream
 	Progress io.Writer     // told of each fault; nil for nobody
 
-	tamper func(*ledger, []*record) // changes what was seen; for the test of the checker
+	tamper func(*ledger, []*record) // is shown what is to be compared; for the test of the checker
 }
 
 // A Fault is something that goes wrong.

@@ -121,7 +121,7 @@ func (p *Process) Start(ctx context.Context) (time.Duration, error) {
 		select {
 		case err := <-p.exit:
 			p.cmd = nil
-			return 0, fmt.Errorf("the gateway exits at its start: %v\n%s", err, p.out.String())
+			return 0, errors.Join(errors.New("the gateway exits at its start"), err, errors.New(p.out.String()))
 		case <-ctx.Done():
 			return 0, errors.Join(ctx.Err(), p.Kill())
 		case <-poll.C:
