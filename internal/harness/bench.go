@@ -624,10 +624,16 @@ func (b *bench) idleReaders() error {
 	})
 }
 
+// How often a start and a catch-up are measured.
+const (
+	startRounds   = 10
+	catchUpRounds = 10
+)
+
 func (b *bench) starts() error {
 	for _, existing := range []bool{false, true} {
 		var took []time.Duration
-		for i := range 20 {
+		for i := range startRounds {
 			if i == 0 || !existing {
 				if err := b.beside(func() error { return nil }, func() error { return nil }); err != nil {
 					return err
@@ -679,7 +685,7 @@ func (b *bench) catchUp() error {
 		return err
 	}
 	var took []time.Duration
-	for range 20 {
+	for range catchUpRounds {
 		start, n := time.Now(), 0
 		err := b.target.follow(b.ctx, "/api/conversations/"+b.id(0)+"/events", 0, nil, func(e sse.Event) error {
 			if n++; e.Name == "done" {
