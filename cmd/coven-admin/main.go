@@ -31,7 +31,7 @@ for lack of credentials or rights.`,
 		meCommand(a), statusCommand(a), versionCommand(a),
 		agentsCommand(a), principalsCommand(a), keysCommand(a), tokensCommand(a), invitesCommand(a), usersCommand(a), linkCommand(a),
 		secretsCommand(a), bindingsCommand(a), auditCommand(a),
-		toolsCommand(a), packsCommand(a), callCommand(a),
+		toolsCommand(a), packsCommand(a), callCommand(a), mcpCommand(a),
 		usageCommand(a), threadsCommand(a), messagesCommand(a), eventsCommand(a), tailCommand(a), chatCommand(a), turnsCommand(a), cancelCommand(a),
 	)
 	return cmd

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 
@@ -190,11 +191,21 @@ func world(t *testing.T) func(*testscript.Env) {
 	_, err = io.Copy(io.Discard, send(`{"agent_id":"echo","thread_id":"standup","sender":"test","content":"good morning"}`))
 	must(err)
 
+	tools := mcp.NewServer(&mcp.Implementation{Name: "notes", Version: "1"}, nil)
+	for _, name := range []string{"echo", "search"} {
+		mcp.AddTool(tools, &mcp.Tool{Name: name, Description: "what " + name + " does"}, func(context.Context, *mcp.CallToolRequest, struct{}) (*mcp.CallToolResult, any, error) {
+			return nil, nil, nil
+		})
+	}
+	upstream := httptest.NewServer(mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return tools }, nil))
+	t.Cleanup(func() { upstream.CloseClientConnections(); upstream.Close() })
+
 	return func(e *testscript.Env) {
 		where(e, gw)
 		e.Setenv("BEA", bea)
 		e.Setenv("BEN", ben)
 		e.Setenv("SESSION", session)
+		e.Setenv("MCP_URL", upstream.URL)
 		for name, value := range map[string]string{
 			"COVEN_TOKEN": ownerToken, "OWNER": owner.ID, "ALICE": alice.ID, "ALICE_TOKEN": aliceToken, "BUILDER": builder,
 			"PENDING": create(auth.Client, "Pat", gatewaytest.NewKey(t)), "FINGERPRINT": strings.Repeat("5", 64),

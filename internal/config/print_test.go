@@ -128,6 +128,7 @@ webadmin:
 
 mcp:
   endpoint: "" # default
+  allow_commands: false # default
 `
 	if d := cmp.Diff(want, b.String()); d != "" {
 		t.Error(d)
