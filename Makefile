@@ -36,9 +36,11 @@ test: ## run go vet and all tests
 web: ## bundle the pages: web/src becomes web/dist
 	$(GO) generate ./web
 
-browser: ## run the tests that need a browser or MCP clients; installs Chromium where apt can
+browser: ## run the tests that need a browser or programs from npm; installs Chromium where apt can
 	$(if $(chromium),,@{ apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 || \
 		echo 'no Chromium, and it cannot be installed: the tests with a browser are skipped')
+	@command -v npm >/dev/null || echo 'no npm: the tests with MCP servers from npm are skipped'
+	@if command -v npm >/dev/null; then cd e2e/upstream && npm ci --silent --no-fund --no-audit --ignore-scripts; fi
 	cd e2e && $(GO) vet ./... && $(GO) test ./...
 
 screenshots: ## take pictures of every page into e2e/screenshots

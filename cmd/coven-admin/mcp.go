@@ -16,14 +16,32 @@ const serversPath = "/api/admin/mcp/servers"
 
 var (
 	serverView = view{block: true, columns: []column{
-		{"name", "name", nil}, {"state", "state", nil}, {"error", "error", nil}, {"since", "since", nil}, {"restarts", "restarts", nil}, {"sessions", "sessions", nil},
-		{"command", "command", nil}, {"cwd", "cwd", nil}, {"env", "env", nil}, {"url", "url", nil}, {"headers", "headers", nil},
-		{"prefix", "prefix", nil}, {"allowed", "allowed", nil}, {"session", "session", nil}, {"accepts new tools", "auto_accept", nil}, {"private address", "allow_private", nil},
-		{"added", "created_at", nil}, {"added by", "created_by", nil},
+		{"name", "name", nil},
+		{"state", "state", nil},
+		{"error", "error", nil},
+		{"since", "since", nil},
+		{"restarts", "restarts", nil},
+		{"sessions", "sessions", nil},
+		{"command", "command", nil},
+		{"cwd", "cwd", nil},
+		{"env", "env", nil},
+		{"url", "url", nil},
+		{"headers", "headers", nil},
+		{"prefix", "prefix", nil},
+		{"allowed", "allowed", nil},
+		{"session", "session", nil},
+		{"accepts new tools", "auto_accept", nil},
+		{"private address", "allow_private", nil},
+		{"added", "created_at", nil},
+		{"added by", "created_by", nil},
 	}}
 	serverToolView = view{key: "tools", none: "no tools", columns: []column{
-		{"TOOL", "name", nil}, {"CALLED", "callable", nil}, {"STATE", "state", nil}, {"REASON", "reason", nil},
-		{"DESCRIPTION", "offered.description", nil}, {"ACCEPTED AS", "accepted.description", nil},
+		{"TOOL", "name", nil},
+		{"CALLED", "callable", nil},
+		{"STATE", "state", nil},
+		{"REASON", "reason", nil},
+		{"DESCRIPTION", "offered.description", nil},
+		{"ACCEPTED AS", "accepted.description", nil},
 	}}
 )
 

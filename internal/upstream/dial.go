@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -111,9 +112,7 @@ func (o *outgoing) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errors.New("only the server itself is called")
 	}
 	r = r.Clone(r.Context())
-	for name, v := range o.headers {
-		r.Header[name] = v
-	}
+	maps.Copy(r.Header, o.headers)
 	resp, err := o.next.RoundTrip(r)
 	if err == nil && !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
 		resp.Body = &boundedBody{resp.Body, maxMessage}

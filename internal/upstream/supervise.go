@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -280,18 +281,19 @@ func (x *server) publish() error {
 	defer func() { <-x.publishing }()
 	x.mu.Lock()
 	var tools []packs.Tool
-	key := ""
+	var digests []string
 	for _, t := range x.tools() {
 		if t.State != Usable && t.State != Refused {
 			continue
 		}
 		name := t.Name
-		key += t.Digest()
+		digests = append(digests, t.Digest())
 		tools = append(tools, packs.Tool{
 			Name: t.Callable, Description: t.Description, Schema: string(t.InputSchema), Timeout: x.config.Timeout,
 			Call: func(ctx context.Context, c *packs.Call) (string, error) { return x.call(ctx, c, name) },
 		})
 	}
+	key := strings.Join(digests, " ")
 	pack, was, stopped, held := x.pack, x.published, x.stopped, len(x.waiting())
 	x.mu.Unlock()
 	if stopped {
