@@ -376,7 +376,7 @@ func TestUpstreamURL(t *testing.T) {
 	}
 	srv.CloseClientConnections()
 	srv.Close()
-	if _, words := a.Call("web_echo", `{"say":"hi"}`); !strings.Contains(words, "MCP server web") {
+	if _, words := a.Call("web_echo", `{"say":"hi"}`); !strings.Contains(words, "whether it was carried out is not known") {
 		t.Error(words)
 	}
 	g.until(t, "web", func(s shownServer) bool { return s.State != "running" })

@@ -140,6 +140,17 @@ func (s *session) list(ctx context.Context) (map[string]Definition, error) {
 	return tools, nil
 }
 
+// local are the codes of errors that are the SDK's own, of a connection that has failed or is closing, and
+// not the server's.
+var local = map[int64]bool{codeServerClosing: true, codeClientClosing: true, codeRejected: true}
+
+// The SDK's own codes, which it does not export.
+const (
+	codeClientClosing = -32003
+	codeServerClosing = -32004
+	codeRejected      = -32005
+)
+
 // call runs a tool. It is sent once.
 func (x *server) call(ctx context.Context, c *packs.Call, tool string) (string, error) {
 	release, err := x.enter()
@@ -159,7 +170,7 @@ func (x *server) call(ctx context.Context, c *packs.Call, tool string) (string, 
 	}
 	defer done()
 	res, err := s.client.CallTool(ctx, &mcp.CallToolParams{Name: tool, Arguments: c.Input})
-	if answered, ok := errors.AsType[*jsonrpc.Error](err); ok && ctx.Err() == nil {
+	if answered, ok := errors.AsType[*jsonrpc.Error](err); ok && !local[answered.Code] && ctx.Err() == nil {
 		return "", packs.Failed("the MCP server " + x.config.Name + " refused the call: " + answered.Message)
 	}
 	switch {
