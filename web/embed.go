@@ -11,8 +11,3 @@ import "embed"
 //
 //go:embed dist
 var Dist embed.FS
-
-// Invite is the page that accepts an invite.
-//
-//go:embed invite
-var Invite embed.FS

@@ -575,7 +575,7 @@ func TestHolesOfHTTP(t *testing.T) {
 		}
 	})
 	t.Run("headers on every answer", func(t *testing.T) {
-		for _, path := range []string{"/", "/static/invite.js", "/static/none", "/api/me", "/api/none", "/api/admin/secrets", "/health", "/none", "/api/link/status/AAAAAA"} {
+		for _, path := range []string{"/", "/invite/x", "/static/none", "/api/me", "/api/none", "/api/admin/secrets", "/health", "/none", "/api/link/status/AAAAAA"} {
 			for _, credentials := range []string{"", "Bearer " + token} {
 				resp, _ := g.web(http.MethodGet, path, "", "Authorization", credentials)
 				h := resp.Header

@@ -21,7 +21,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect
 	"form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types dompurify"
 
 // appPages are the addresses of the one page in web/src; main.tsx there knows what is shown at each.
-var appPages = []string{"/{$}", "/t/{thread}", "/login", "/setup", "/account", "/admin", "/admin/{page...}"}
+var appPages = []string{"/{$}", "/t/{thread}", "/login", "/setup", "/invite/{token}", "/account", "/admin", "/admin/{page...}"}
 
 // devPages are those that show how the pages are made.
 var devPages = []string{"/dev/components"}
@@ -29,10 +29,6 @@ var devPages = []string{"/dev/components"}
 // Handler serves the pages and, at /static/, what they load. With dev it serves those for developers too.
 func Handler(dev bool) (http.Handler, error) {
 	dist, err := fs.Sub(web.Dist, "dist")
-	if err != nil {
-		return nil, err
-	}
-	invite, err := fs.Sub(web.Invite, "invite")
 	if err != nil {
 		return nil, err
 	}
@@ -52,10 +48,6 @@ func Handler(dev bool) (http.Handler, error) {
 			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 			_, _ = w.Write(body) // the client may be gone
 		})
-	}
-	mux.HandleFunc("GET /invite/{token}", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, invite, "index.html") })
-	for _, name := range []string{"invite.css", "invite.js"} {
-		mux.HandleFunc("GET /static/"+name, func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, invite, name) })
 	}
 	assets, err := bundle(dist)
 	if err != nil {

@@ -29,7 +29,7 @@ func TestPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, base := range map[string]string{
-		"/": "./", "/t/abc": "../", "/t/a%2Fb": "../", "/login": "./", "/admin": "./", "/admin/": "../", "/admin/agents/x": "../../", "/dev/components": "../",
+		"/": "./", "/t/abc": "../", "/t/a%2Fb": "../", "/login": "./", "/setup": "./", "/account": "./", "/invite/abc": "../", "/admin": "./", "/admin/": "../", "/admin/agents/x": "../../", "/dev/components": "../",
 	} {
 		w := get(t, h, path)
 		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `<base href="`+base+`">`) || w.Header().Get("Cache-Control") != "no-cache" {

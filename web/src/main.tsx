@@ -1,6 +1,7 @@
 // The one page of the gateway. It shows the part that belongs to the address; see docs/WEB.md.
 
 import { render } from 'preact';
+import { effect } from '@preact/signals';
 import { current, path, route } from './app/router';
 import { me, whoami } from './app/session';
 import { ApiError, reachable, reason } from './app/api';
@@ -37,14 +38,22 @@ render(<><App /><Toasts /><Palette /><Confirmations /></>, document.getElementBy
 /** How long to wait before a gateway that is away is asked again, in milliseconds. */
 const retryPause = 2000;
 
+let starting = false;
+
+/** Asks who we are until the gateway has said it, or that it does not know. */
 async function start(): Promise<void> {
-  if (open.test(path.value)) return;
-  try {
-    await whoami();
-  } catch (err) {
-    if (err instanceof ApiError && err.status === 401) return;
-    if (!(err instanceof ApiError && err.status === 0)) toast(reason(err), 'bad');
-    setTimeout(() => void start(), retryPause);
+  if (starting) return;
+  starting = true;
+  while (!open.test(path.peek()) && !me.peek()) {
+    try {
+      await whoami();
+    } catch (err) {
+      if (err instanceof ApiError && err.status === 401) break;
+      if (!(err instanceof ApiError && err.status === 0)) toast(reason(err), 'bad');
+      await new Promise((again) => setTimeout(again, retryPause));
+    }
   }
+  starting = false;
 }
-void start();
+
+effect(() => { if (!me.value && !open.test(path.value)) void start(); });

@@ -18,12 +18,19 @@ export const reachable = signal(true);
 /** Called when the gateway does not know who we are (any more). Set by session.ts. */
 export const onUnauthenticated: { call?: () => void } = {};
 
+/** Called when the gateway wants to see again who sits here, and says whether it has. Set by session.ts. */
+export const onReauthenticate: { call?: () => Promise<boolean> } = {};
+
+/** The code of a refusal until whoever sits here has shown again who it is. */
+const stale = 'reauthentication_required';
+
 interface Options {
   query?: Query;
   body?: unknown; // a FormData is sent as it is, anything else as JSON
   headers?: Record<string, string>;
   signal?: AbortSignal;
   quiet?: boolean; // do not go to the login page on 401
+  again?: boolean; // whoever sits here has shown a moment ago who it is: do not ask for it
 }
 
 /** Sends a request and returns the response of a gateway that has agreed. */
@@ -51,6 +58,7 @@ export async function request(method: string, path: string, o: Options = {}): Pr
     code = said.code ?? '';
   } catch { /* not from the gateway, but from something in front of it */ }
   if (r.status === 401 && !o.quiet) onUnauthenticated.call?.();
+  if (code === stale && !o.again && await onReauthenticate.call?.()) return request(method, path, { ...o, again: true });
   throw new ApiError(r.status, message, code, Number(r.headers.get('Retry-After') ?? 0));
 }
 

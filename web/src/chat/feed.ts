@@ -2,8 +2,9 @@
 // what follows it: after a lost connection, a sleep or a restart of the gateway nothing is lost or doubled.
 
 import { batch, signal, type Signal } from '@preact/signals';
-import { api, ApiError, reason } from '../app/api';
+import { api, ApiError, reachable, reason } from '../app/api';
 import { part, url } from '../app/base';
+import { whoami } from '../app/session';
 import { apply, names, newTurn, type Event, type Turn } from './events';
 
 interface Page { events: Event[]; next: number; has_more: boolean; head: number }
@@ -125,13 +126,15 @@ export class Feed {
     this.source?.close();
     if (this.closed || this.source?.readyState === EventSource.OPEN) return;
     const source = this.source = new EventSource(url(`api/conversations/${part(this.agent)}/events`, { thread_id: this.thread, after: this.position || undefined }));
-    source.onopen = () => { this.connected.value = true; this.pause = firstPause; };
+    let opened = false;
+    source.onopen = () => { opened = this.connected.value = reachable.value = true; this.pause = firstPause; };
     // The browser would come back by itself after a broken connection, but not after an answer that is no stream.
     const broken = () => {
       if (this.source !== source) return;
       source.close();
       this.connected.value = false;
       this.again(() => this.follow());
+      if (!opened) void whoami().catch(() => { /* only to learn whether we are still signed in */ });
     };
     for (const name of names) {
       source.addEventListener(name, (m) => {

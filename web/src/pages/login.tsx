@@ -1,37 +1,60 @@
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import type { PageProps } from '../app/router';
-import { navigate, search } from '../app/router';
-import { logIn } from '../app/session';
-import { reason } from '../app/api';
-import { Button, Card, Input } from '../ui/basic';
+import { browserHasPasskeys, offerPasskeys, signInWithPasskey } from '../app/passkey';
+import { logIn, logInWithPassword } from '../app/session';
+import { Button, Fold, Input } from '../ui/basic';
+import { PasswordInput } from '../ui/password';
 import { text } from '../text/en';
+import { enter, Gate, OpenGate, Refusal, useAttempt, useSignIn, Waiting } from './gate';
 
-/** Asks for a token and gives this browser a session. */
+const t = text.signIn;
+
+/** Signs in: with a passkey, a password, or a token. */
 export default function Login(_: PageProps) {
+  const state = useSignIn();
+  const [name, setName] = useState('');
+  const [password, setPassword] = useState('');
   const [token, setToken] = useState('');
-  const [error, setError] = useState('');
-  const [busy, setBusy] = useState(false);
-  const submit = async (e: Event) => {
-    e.preventDefault();
-    setBusy(true);
-    try {
-      await logIn(token.trim());
-      const next = new URLSearchParams(search.peek()).get('next') ?? '/';
-      navigate(/^\/(?![/\\])/.test(next) ? next.slice(1) : '', true); // only pages of ours
-    } catch (err) {
-      setError(reason(err));
-      setBusy(false);
-    }
+  const [asked, setAsked] = useState(0); // how often the button for passkeys was pressed
+  const { error, busy, wait, attempt, fail } = useAttempt();
+  const passkeys = !!state?.passkeys && browserHasPasskeys;
+  const [asking, ask] = useState(false);
+
+  // Passkeys are among the names that the browser offers to fill in, but for while the button asks for one.
+  useEffect(() => {
+    if (!passkeys || asking) return;
+    const end = new AbortController();
+    void offerPasskeys(end.signal, () => void attempt('passkey', enter), fail);
+    return () => end.abort();
+  }, [passkeys, asking, asked]);
+
+  if (!state) return <Waiting />;
+  if (state.open) return <OpenGate />;
+  const stopped = !!busy || wait > 0;
+  const withPasskey = async () => {
+    ask(true); // ends what is offered: a browser asks for one passkey at a time
+    await attempt('passkey', async () => { await signInWithPasskey(); await enter(); });
+    ask(false);
+    setAsked(asked + 1);
   };
+  const label = (s: string) => wait > 0 ? t.wait(wait) : s;
   return (
-    <main class="center">
-      <Card class="login">
-        <h1>{text.login.title}</h1>
-        <form class="stack" onSubmit={submit}>
-          <Input label={text.login.token} type="password" name="token" autocomplete="current-password" required autofocus value={token} hint={text.login.hint} error={error} onInput={(e) => setToken(e.currentTarget.value)} />
-          <Button kind="primary" type="submit" busy={busy}>{text.login.action}</Button>
+    <Gate title={t.title}>
+      {state.needs_owner && <div class="advice"><p><b>{t.noOwnerTitle}</b></p><p>{t.noOwner}</p></div>}
+      {error && <Refusal>{error}</Refusal>}
+      {passkeys && <><Button kind="primary" icon="key" busy={busy === 'passkey'} disabled={stopped} onClick={() => void withPasskey()}>{t.passkey}</Button><div class="or">{t.or}</div></>}
+      <form class="stack" onSubmit={(e) => { e.preventDefault(); void attempt('password', async () => { await logInWithPassword(name, password); await enter(); }); }}>
+        <Input label={t.name} name="username" autocomplete="username webauthn" autocapitalize="off" autocorrect="off" spellcheck={false} required autofocus value={name} onInput={(e) => setName(e.currentTarget.value)} />
+        <PasswordInput label={t.password} name="password" autocomplete="current-password webauthn" required value={password} onInput={(e) => setPassword(e.currentTarget.value)} />
+        <Button kind={passkeys ? 'plain' : 'primary'} class="full" type="submit" busy={busy === 'password'} disabled={stopped}>{label(t.action)}</Button>
+      </form>
+      <Fold summary={t.others} lazy={false}>
+        <form class="stack" onSubmit={(e) => { e.preventDefault(); void attempt('token', async () => { await logIn(token.trim()); await enter(); }); }}>
+          <PasswordInput label={t.token} hint={t.tokenHint} name="token" autocomplete="off" required value={token} onInput={(e) => setToken(e.currentTarget.value)} />
+          <Button type="submit" class="full" busy={busy === 'token'} disabled={stopped}>{label(t.tokenAction)}</Button>
+          <small>{t.lost}</small>
         </form>
-      </Card>
-    </main>
+      </Fold>
+    </Gate>
   );
 }
