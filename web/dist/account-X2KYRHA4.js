@@ -1,1 +1,0 @@
-import{m as t,n as o,z as p}from"./chunk-6R33ZMCF.js";import"./chunk-SQE76S5B.js";function r(a){return o("main",{class:"center",children:o(p,{icon:"info",title:t.pages.soon,children:o("a",{href:"./",children:t.app.toChat})})})}export{r as default};

@@ -1,1 +1,0 @@
-import{m as o,n as t,z as p}from"./chunk-6R33ZMCF.js";import"./chunk-SQE76S5B.js";function r(e){return t("main",{class:"center",children:t(p,{icon:"info",title:o.pages.soon,children:t("a",{href:"./",children:o.app.toChat})})})}export{r as default};
