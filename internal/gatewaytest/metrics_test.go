@@ -15,6 +15,9 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 	go func() { a.Done(a.Message().RequestId, "") }()
 	g.request("POST", "/api/send", "", `{"agent_id":"a","sender":"me","content":"hi"}`)
+	if resp, text := g.request("POST", "/api/admin/mcp/servers", "", `{"name":"away","url":"http://127.0.0.1:1/mcp","allow_private":true}`); resp.StatusCode/100 != 2 {
+		t.Fatal(resp.Status, text)
+	}
 	_, text := g.request("GET", "/metrics", "", "")
 	served := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^# TYPE (coven_\w+) `).FindAllStringSubmatch(text, -1) {

@@ -101,11 +101,8 @@ func TestWordsOfFailure(t *testing.T) {
 	g := New(t)
 	pack := g.Pack(Ctx(), &pb.PackManifest{PackId: "p", Tools: []*pb.ToolDefinition{definition("t", 0)}})
 	for _, said := range []string{xs(64 << 10), xs(64<<10 + 1)} {
-		go func() {
-			if err := pack.Fail(pack.Next().GetRequestId(), said); err != nil {
-				t.Error(err)
-			}
-		}()
+		failed := make(chan error, 1)
+		go func() { failed <- pack.Fail(pack.Next().GetRequestId(), said) }()
 		want := said
 		if len(said) > 64<<10 {
 			want = said[:64<<10] + "…"
@@ -113,6 +110,9 @@ func TestWordsOfFailure(t *testing.T) {
 		var refusal struct{ Error string }
 		if status := g.ask("", http.MethodPost, "/api/tools/t/call", "{}", &refusal); status != http.StatusUnprocessableEntity || refusal.Error != want {
 			t.Errorf("%d bytes: %d with %d bytes", len(said), status, len(refusal.Error))
+		}
+		if err := <-failed; err != nil {
+			t.Error(err)
 		}
 	}
 }
