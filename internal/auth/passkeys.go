@@ -54,10 +54,9 @@ const (
 // A ceremony is a challenge that waits for its answer. The gateway keeps nothing of it: the browser
 // brings it back, sealed, in a cookie.
 type ceremony struct {
-	Purpose   string
-	Principal string // who registers
-	Expires   time.Time
-	Data      webauthn.SessionData
+	Purpose string
+	Expires time.Time
+	Data    webauthn.SessionData // says who registers
 }
 
 // passkeys does the ceremonies of one relying party.
@@ -242,7 +241,7 @@ func (s *Service) BeginPasskey(ctx context.Context) (options any, cookie string,
 	if err != nil {
 		return nil, "", err
 	}
-	cookie, err = s.passkeys.seal(ceremony{toRegister, actor.ID, time.Now().Add(CeremonyLife), *data})
+	cookie, err = s.passkeys.seal(ceremony{toRegister, time.Now().Add(CeremonyLife), *data})
 	return creation, cookie, err
 }
 
@@ -269,9 +268,6 @@ func (s *Service) AddPasskey(ctx context.Context, cookie, name string, answer []
 		cer, err := s.passkeys.open(cookie, toRegister)
 		if err != nil {
 			return err
-		}
-		if cer.Principal != actor.ID {
-			return errCeremony
 		}
 		h, err := passkeysOf(c, u)
 		if err != nil {
@@ -329,7 +325,7 @@ func (s *Service) BeginSignIn(address string) (options any, cookie string, err e
 	if err != nil {
 		return nil, "", err
 	}
-	cookie, err = s.passkeys.seal(ceremony{toSignIn, "", time.Now().Add(CeremonyLife), *data})
+	cookie, err = s.passkeys.seal(ceremony{toSignIn, time.Now().Add(CeremonyLife), *data})
 	return assertion, cookie, err
 }
 

@@ -144,6 +144,16 @@ func TestOwnerLink(t *testing.T) {
 	}
 }
 
+// TestFirstLinkOfNobody: the link for the first owner is worth nothing once there is one.
+func TestFirstLinkOfNobody(t *testing.T) {
+	r := rigged(t)
+	token, _, err := r.FirstLink(t.Context())
+	must(t, err)
+	r.principal("owner", auth.Owner)
+	_, err = r.OpenLink(t.Context(), token, "", "", auth.Browser{Address: here})
+	refused(t, err, fault.NotFound, "this link is not good, or not any more")
+}
+
 // FuzzPHC: what is read is written the same, and is never more work than allowed.
 func FuzzPHC(f *testing.F) {
 	f.Add("$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
