@@ -98,6 +98,7 @@ func (x *server) set(state State, err error) {
 		up = 1
 	}
 	x.service.metrics.up.WithLabelValues(x.config.Name).Set(up)
+	x.service.metrics.held.WithLabelValues(x.config.Name) // none are known until it is reached
 }
 
 // run keeps the server connected until its context ends.
