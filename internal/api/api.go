@@ -147,6 +147,19 @@ func (a *API) routes() []route {
 		{"GET /mcp/{token}", a.mcp},
 		{"DELETE /mcp/{token}", a.mcp},
 
+		{"GET " + resourceDocument, a.protectedResource},
+		{"GET " + serverDocument, a.authorizationServer},
+		{"GET /oauth/authorize", a.authorize},
+		{"POST /oauth/register", a.inOAuth(a.registerClient)},
+		{"POST /oauth/token", a.inOAuth(a.oauthTokens)},
+		{"POST /oauth/revoke", a.inOAuth(a.forgetToken)},
+		{"GET /api/oauth/consent", a.consentQuestion},
+		{"POST /api/oauth/consent", a.consent},
+		{"GET /api/oauth/grants", a.listGrants},
+		{"DELETE /api/oauth/grants/{id}", a.revokeGrant},
+		{"GET /api/admin/oauth/grants", a.listAllGrants},
+		{"DELETE /api/admin/oauth/grants/{id}", a.revokeAnyGrant},
+
 		{"GET /api/questions", a.listQuestions},
 		{"POST /api/questions/answer", a.answerQuestion},
 
@@ -327,6 +340,7 @@ func (a *API) Handler() http.Handler {
 			r = r.Clone(r.Context())
 			r.URL = &to
 		}
+		r = a.toDocument(r)
 		_, pattern := a.mux.Handler(r)
 		switch p := r.URL.EscapedPath(); {
 		case inAPI && p != path.Clean(p):
@@ -416,6 +430,7 @@ func (a *API) serve(route string, rule auth.Rule, handle handler) http.Handler {
 			err = fault.Wrap(err, fault.TooLarge, "the request body must not be larger than %d bytes", tooLarge.Limit)
 		}
 		if err != nil {
+			a.challengeMCP(rw, r, err)
 			writeError(rw, err)
 		}
 		status := rw.status
@@ -577,7 +592,9 @@ func writeError(w *response, err error) {
 			w.Header().Set("Retry-After", strconv.Itoa(int(max(f.After, time.Second).Seconds())))
 		}
 	case fault.Unauthenticated:
-		w.Header().Set("WWW-Authenticate", "Bearer")
+		if w.Header().Get("WWW-Authenticate") == "" {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+		}
 	}
 	_ = writeJSON(w, fault.HTTPStatus(err), body) // the client may be gone
 }

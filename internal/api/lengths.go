@@ -82,7 +82,7 @@ func checkParameters(r *http.Request, parts []string) error {
 	}
 	for name, values := range query {
 		for _, v := range values {
-			if name == "q" {
+			if name == "q" || name == "state" && strings.HasSuffix(r.URL.Path, "/oauth/authorize") || name == "state" && r.URL.Path == "/api/oauth/consent" {
 				continue
 			}
 			if err := checkLength("query parameter "+strconv.Quote(name[:min(len(name), 50)]), v, config.MaxWord); err != nil {

@@ -18,6 +18,7 @@ type Credentials struct {
 	Session       string // the value of a browser's cookie; only HTTP has it
 	Proof         Proof  // that it holds an SSH key; only gRPC has it
 	Address       string // without port, or the name of an in-process connection
+	Resource      string // what a token of OAuth has to be for; "" where none is good
 	Connection    uint64 // distinguishes the connections of this process; 0 if it cannot be known
 }
 
@@ -45,7 +46,7 @@ func (s *Service) Authenticate(ctx context.Context, c Credentials) (Principal, e
 	} else if c.Authorization == "" && c.Session != "" {
 		p, err = s.bySession(ctx, read, c.Session)
 	} else {
-		p, err = s.byBearer(ctx, read, c.Authorization)
+		p, err = s.byBearer(ctx, read, c.Authorization, c.Resource)
 	}
 	if err == nil {
 		err = p.mayCall()
@@ -161,8 +162,8 @@ func (s *Service) register(ctx context.Context, read Reader, fingerprint, addres
 	return p, nil
 }
 
-// byBearer authenticates a caller by a JWT or an API token.
-func (s *Service) byBearer(ctx context.Context, read Reader, header string) (Principal, error) {
+// byBearer authenticates a caller by a JWT, an API token, or, for a resource, a token of OAuth.
+func (s *Service) byBearer(ctx context.Context, read Reader, header, resource string) (Principal, error) {
 	if header == "" {
 		return Principal{}, fault.New(fault.Unauthenticated, "missing authorization header")
 	}
@@ -172,6 +173,9 @@ func (s *Service) byBearer(ctx context.Context, read Reader, header string) (Pri
 	}
 	if shown == "" {
 		return Principal{}, fault.New(fault.Unauthenticated, "empty token")
+	}
+	if strings.HasPrefix(shown, oauthPrefix) {
+		return s.byOAuth(read, shown, resource)
 	}
 	t, err := s.bearer(ctx, read, shown)
 	if err == nil && t.Kind == Session { // a cookie's value is not a token

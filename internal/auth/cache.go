@@ -15,6 +15,7 @@ type cache struct {
 	tokens     table[Token]
 	hashes     table[Token] // API tokens by the hash of what is shown
 	owners     table[AgentID]
+	access     table[access] // of MCP clients, by the hash of what is shown
 }
 
 // A table maps an id to what is stored under it; nil is empty.
@@ -23,6 +24,7 @@ type table[T any] map[string]T
 func (c *cache) clear() {
 	c.principals, c.keys, c.tokens = make(table[Principal]), make(table[string]), make(table[Token])
 	c.hashes, c.owners = make(table[Token]), make(table[AgentID])
+	c.access = make(table[access])
 }
 
 // state returns the number of the state of rights.

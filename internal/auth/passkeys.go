@@ -445,7 +445,7 @@ func (s *Service) RenamePasskey(ctx context.Context, id, name string) error {
 		return fault.New(fault.Invalid, "name: %s", fault.Message(err))
 	}
 	return s.change(ctx, func(c *change) error {
-		if err := c.actor.inBrowser(); err != nil {
+		if err := c.actor.InBrowser(); err != nil {
 			return err
 		}
 		if err := c.RenamePasskey(c.actor.ID, id, name); err != nil {

@@ -209,8 +209,8 @@ func (s *Service) SignIn(ctx context.Context, name, password string, b Browser) 
 	return l, err
 }
 
-// inBrowser refuses whoever is not a person with a session.
-func (p Principal) inBrowser() error {
+// InBrowser refuses whoever is not a person with a session.
+func (p Principal) InBrowser() error {
 	if p.Credential.Kind != Session || p.Kind != User {
 		return fault.New(fault.Conflict, "this is for people who have signed in with a browser")
 	}
@@ -219,7 +219,7 @@ func (p Principal) inBrowser() error {
 
 // personOf returns how a caller signs in.
 func personOf(read Reader, p Principal) (Person, error) {
-	if err := p.inBrowser(); err != nil {
+	if err := p.InBrowser(); err != nil {
 		return Person{}, err
 	}
 	u, err := read.Person(p.ID)
@@ -241,7 +241,7 @@ func (p Principal) Fresh() error {
 // SetNames changes how the caller is called and what it signs in with; "" leaves either as it is.
 func (s *Service) SetNames(ctx context.Context, name, display string) (err error) {
 	return s.change(ctx, func(c *change) error {
-		if err := c.actor.inBrowser(); err != nil {
+		if err := c.actor.InBrowser(); err != nil {
 			return err
 		}
 		return c.setNames(c.actor, name, display)
@@ -668,6 +668,9 @@ func (c *change) reset(id string) (Principal, error) {
 		}
 	}
 	if err := c.endSessions(id, ""); err != nil {
+		return p, err
+	}
+	if err := c.endGrants(id, "the person was reset"); err != nil {
 		return p, err
 	}
 	return p, c.audit("reset_user", "principal", id, map[string]any{"passkeys": len(keys)})

@@ -60,7 +60,8 @@ type Credential struct {
 	Scopes  []Scope // what it is good for; nil is everything the principal may
 	Address string  // the caller's, without port
 
-	// Of a session: when whoever has it has last shown who it is, and when it ends at the latest.
+	// When whoever has a session has last shown who it is, and when it, or an MCP client's token, ends at
+	// the latest.
 	ProvedAt, Ends time.Time
 
 	// Connection tells connections of the caller apart; 0 if it is not known.
@@ -78,6 +79,7 @@ const (
 	JWT      CredentialKind = "jwt"
 	APIToken CredentialKind = "api"
 	Session  CredentialKind = "session" // of a browser, in a cookie
+	OAuth    CredentialKind = "oauth"   // of an MCP client, from a person; its id is that of the grant
 	Open     CredentialKind = "open"    // none: the gateway asks for none
 )
 

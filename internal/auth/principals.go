@@ -248,6 +248,9 @@ func (c *change) revoke(p Principal) error {
 	if err := c.endSessions(p.ID, ""); err != nil {
 		return err
 	}
+	if err := c.endGrants(p.ID, "the principal was revoked"); err != nil {
+		return err
+	}
 	return c.keepOwner(p)
 }
 

@@ -39,6 +39,9 @@ type Options struct {
 	// Origin is where people reach the pages: scheme, host and, unless it is the usual one, port. It
 	// decides about passkeys; "" for none.
 	Origin string
+	// OAuthIssuer and MCPResource are what MCP clients know the authorization server and the MCP server
+	// by: URLs without a slash at the end. Without a resource there is no OAuth.
+	OAuthIssuer, MCPResource string
 
 	OpenRemote          bool     // in open mode: serve other machines as well
 	DefaultCapabilities []string // that every approved principal has
@@ -65,6 +68,7 @@ type Service struct {
 	requests      *Limiter                                     // of principals
 	strangers     *Limiter                                     // of addresses, without credentials or with wrong ones
 	registrations *Limiter                                     // of addresses, that make principals
+	clients       *Limiter                                     // of addresses that register MCP clients
 	devices       *Limiter                                     // of principals that register keys
 	attempts      struct{ byAddress, byPair, byName *Limiter } // to sign in with a password
 	hasher        *hasher
@@ -105,6 +109,7 @@ func New(o Options) *Service {
 		requests:      NewLimiter(float64(o.RequestsPerSecond), 2*o.RequestsPerSecond),
 		strangers:     NewLimiter(float64(o.AddressRequestsPerSecond), 4*o.AddressRequestsPerSecond),
 		registrations: NewLimiter(registrationsPerMinute/60.0, registrationsPerMinute),
+		clients:       NewLimiter(1.0/180, registrationsOfClients),
 		devices:       NewLimiter(deviceRegistrations/deviceWindow.Seconds(), deviceRegistrations),
 		sessions:      sessions{byPrincipal: make(map[string]map[*session]struct{})},
 		hasher:        newHasher(), passkeys: newPasskeys(o.Origin),

@@ -77,8 +77,12 @@ func (s *Service) Enter(ctx context.Context, p Principal) (_ context.Context, le
 	x := &session{p.Credential.ID, end}
 	s.sessions.add(p.ID, x)
 	stop := func() {}
-	if p.Credential.Kind == Session { // a stream does not outlast it
-		ctx, stop = context.WithDeadlineCause(ctx, p.Credential.Ends, fault.New(fault.Unauthenticated, "the session has expired"))
+	if !p.Credential.Ends.IsZero() { // a stream does not outlast it
+		what := "session"
+		if p.Credential.Kind == OAuth {
+			what = "token"
+		}
+		ctx, stop = context.WithDeadlineCause(ctx, p.Credential.Ends, fault.New(fault.Unauthenticated, "the %s has expired", what))
 	}
 	leave = func() {
 		s.sessions.remove(p.ID, x)
@@ -118,6 +122,13 @@ func (s *Service) Recheck(ctx context.Context, p Principal) error {
 		default:
 			return err
 		}
+	}
+	if p.Credential.Kind == OAuth {
+		g, err := read.OAuthGrant(p.Credential.ID)
+		if err != nil {
+			return gone(err)
+		}
+		return g.good()
 	}
 	t, err := read.Token(p.Credential.ID)
 	if err != nil {

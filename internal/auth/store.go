@@ -48,6 +48,12 @@ type Reader interface {
 	InviteByHash(hash []byte) (Invite, error)
 	// Invites returns the newest first.
 	Invites(limit int) ([]Invite, error)
+	OAuthClient(id string) (OAuthClient, error)
+	OAuthGrant(id string) (OAuthGrant, error)
+	// OAuthGrants returns those that are neither ended nor expired at a time, the newest first; with
+	// principalID "" everybody's.
+	OAuthGrants(principalID string, at time.Time, limit int) ([]OAuthGrant, error)
+	OAuthToken(hash []byte) (OAuthToken, error)
 	// AuditRecords returns records in order, those with larger numbers than after.
 	AuditRecords(f AuditFilter) ([]AuditRecord, error)
 	// Checkpoints returns the signatures that are kept, in order.
@@ -130,6 +136,21 @@ type Tx interface {
 	OpenInvites(at time.Time) (int, error)
 	// DropInvites forgets invites that expired before a time.
 	DropInvites(before time.Time) error
+
+	AddOAuthClient(OAuthClient) error
+	CountOAuthClients() (int, error)
+	AddOAuthGrant(OAuthGrant) error
+	// UseOAuthGrant notes that a grant has got tokens, and until when it is good.
+	UseOAuthGrant(id string, at, expires time.Time) error
+	EndOAuthGrant(id string, at time.Time) error
+	AddOAuthToken(OAuthToken) error
+	// SpendOAuthToken notes the use of a token; a Conflict fault when it was used before.
+	SpendOAuthToken(hash []byte, at time.Time) error
+	// TrimOAuthTokens forgets the access tokens of a grant, and those that were used but for the newest.
+	TrimOAuthTokens(grantID string, keep int) error
+	// DropOAuth forgets grants that ended before a time, and clients from before another one to which
+	// nothing is granted.
+	DropOAuth(grants, clients time.Time) error
 
 	// Touch notes when principals, keys and tokens were last used.
 	Touch(Usage) error

@@ -164,9 +164,10 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	disk := store.NewWatch(store.WatchOptions{DB: db, Blobs: files, MinFree: int64(cfg.Database.MinFree), Logger: o.Logger, Registerer: reg})
 	g.onStop("disk watch", func(context.Context) error { disk.Close(); return nil })
 
+	endpoint := g.mcpEndpoint(cfg)
 	g.origin = origin(cfg.WebAdmin.BaseURL, g.http.Addr())
 	g.identity, err = identity(ctx, cfg, db, o.Logger, serverID, auth.Options{
-		Origin: g.origin,
+		Origin: g.origin, OAuthIssuer: g.issuer(cfg), MCPResource: endpoint,
 		Ended: func(principalID string) {
 			g.conversations.EndTurnsOf(principalID, "the rights of the sender have ended")
 		},
@@ -188,7 +189,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 			o.Logger.Error("a tool call is not in the log of its turn", "call_id", r.ID, "turn_id", r.TurnID, "error", err)
 		}
 	}})
-	g.mcp = mcp.New(mcp.Options{Logger: o.Logger, Tools: g.tools, Conversations: func() mcp.Conversations { return g.conversations }, Endpoint: g.mcpEndpoint(cfg), Enter: g.identity.Enter, Recheck: g.identity.Recheck})
+	g.mcp = mcp.New(mcp.Options{Logger: o.Logger, Tools: g.tools, Conversations: func() mcp.Conversations { return g.conversations }, Endpoint: endpoint, Enter: g.identity.Enter, Recheck: g.identity.Recheck})
 	g.onStop("MCP sessions", func(context.Context) error { g.mcp.Close(); return nil })
 	remote := packgrpc.New(packgrpc.Options{Logger: o.Logger, Packs: g.tools, TakeoverGrace: cfg.Agents.ReconnectGracePeriod, Tracer: tracer})
 	g.agents = agent.New(agent.Options{

@@ -30,6 +30,8 @@ func admit(a *auth.Service, m *mcp.Server, baseURL string) func(*http.Request, a
 			shown := r.PathValue("token")
 			if shown != "" {
 				c.Authorization = "Bearer " + shown
+			} else { // a token of OAuth is never in an address
+				c.Resource = a.MCPResource()
 			}
 			if g := m.Granted(strings.TrimPrefix(c.Authorization, "Bearer ")); g != nil {
 				return admitAgent(a, r, c.Address, g)

@@ -24,3 +24,12 @@ func (g *Gateway) mcpEndpoint(cfg config.Config) string {
 	}
 	return "http://" + addr + "/mcp"
 }
+
+// issuer is what clients know the authorization server by: the address that people use, its path
+// included, else the place where they reach the pages.
+func (g *Gateway) issuer(cfg config.Config) string {
+	if cfg.WebAdmin.BaseURL != "" {
+		return cfg.WebAdmin.BaseURL
+	}
+	return g.origin
+}

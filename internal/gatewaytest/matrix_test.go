@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"net/url"
 	"runtime"
 	"slices"
 	"strings"
@@ -116,6 +117,7 @@ type matrix struct {
 	other                     auth.Principal  // begins the turns that are not the caller's
 	commons                   string          // an agent that everybody talks to
 	signer                    *authenticator  // of a person
+	program                   string          // that people grant rights to
 	made                      map[string]bool // people to act on, and who has invited them
 	n                         int
 	spared                    map[string]string // what refused calls act on
@@ -131,6 +133,7 @@ func newMatrix(t *testing.T) *matrix {
 	m := &matrix{t: t, g: g, conn: g.Dial(), commons: "commons", spared: map[string]string{}, made: map[string]bool{}}
 	m.other, _ = g.Principal("other", auth.Member)
 	m.signer = g.signer("matrix", "an owner of matrices")
+	m.program, _, _ = g.oauthClient("matrix")
 	_, host := g.Principal("host", auth.Member)
 	m.agent(Bearer(host), m.commons)
 
@@ -810,7 +813,7 @@ func (x *trial) http(method, path string, r request) outcome {
 		}
 	}
 	switch resp.StatusCode {
-	case http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent:
+	case http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent, http.StatusFound:
 		if !strings.Contains(string(body), r.sees) {
 			return hidden
 		}
@@ -1160,6 +1163,37 @@ var routes = map[string]route{
 		}
 		return request{body: fmt.Sprintf(`{"link":%q}`, token)}
 	}},
+	"GET /.well-known/oauth-protected-resource":   {rule: anybody, request: plain},
+	"GET /.well-known/oauth-authorization-server": {rule: anybody, request: plain},
+	"GET /oauth/authorize": {rule: anybody, request: func(x *trial) request {
+		_, query, _ := x.g.oauthClient("matrix")
+		return request{path: "/oauth/authorize?" + query.Encode()}
+	}},
+	"POST /oauth/register": {rule: anybody, request: func(x *trial) request {
+		return request{body: `{"redirect_uris":["http://127.0.0.1/"]}`}
+	}},
+	"POST /oauth/token": {rule: anybody, request: func(x *trial) request {
+		c, query, verifier := x.g.oauthClient("matrix")
+		_, body := x.signer.consent(query, `,"allow":true`)
+		return request{body: url.Values{"grant_type": {"authorization_code"}, "client_id": {c}, "code": {sentBack(x.t, body).Get("code")}, "code_verifier": {verifier}}.Encode(), header: inForm}
+	}},
+	"POST /oauth/revoke": {rule: anybody, request: func(*trial) request {
+		return request{body: "token=x", header: inForm}
+	}},
+	"GET /api/oauth/consent":        inBrowsers(""),
+	"POST /api/oauth/consent":       {rule: auth.Rule{Level: auth.AnyCaller}, request: func(*trial) request { return request{body: "{}", cannot: true} }},
+	"GET /api/oauth/grants":         {rule: auth.Rule{Level: auth.AnyCaller}, request: plain},
+	"DELETE /api/oauth/grants/{id}": {rule: auth.Rule{Level: auth.AnyCaller}, narrow: true, request: func(x *trial) request { return request{path: "/api/oauth/grants/" + x.grantOf(x.caller.Principal)} }},
+	"GET /api/admin/oauth/grants":   {rule: admins, request: plain},
+	"DELETE /api/admin/oauth/grants/{id}": {rule: adminsOn, request: func(x *trial) request {
+		return request{path: x.again("grant", func() string {
+			p, err := x.g.Identity().Principal(Ctx(), x.person(x.role()))
+			if err != nil {
+				x.t.Fatal(err)
+			}
+			return "/api/admin/oauth/grants/" + x.grantOf(p)
+		})}
+	}},
 	"PATCH /api/me":                inBrowsers(`{"name":"x"}`),
 	"PUT /api/me/password":         inBrowsers(`{"password":"quite a long password"}`),
 	"GET /api/me/passkeys":         {rule: auth.Rule{Level: auth.AnyCaller}, request: plain},
@@ -1462,4 +1496,24 @@ func quoted(roles []auth.Role) string {
 		words[i] = `"` + string(r) + `"`
 	}
 	return strings.Join(words, ",")
+}
+
+// grantOf is a grant of a principal to an MCP client; of one that may have none it is no grant.
+func (x *trial) grantOf(p auth.Principal) string {
+	x.t.Helper()
+	if p.Status != auth.Approved || p.ID == x.caller.ID && x.want != allowed {
+		return "x"
+	}
+	ctx := context.Background()
+	p.Kind, p.Credential = auth.User, auth.Credential{Kind: auth.Session, ProvedAt: time.Now()}
+	if _, err := x.g.Identity().ConsentOAuth(auth.With(ctx, p), auth.OAuthRequest{
+		ClientID: x.program, Redirect: oauthRedirect, ResponseType: "code", Method: "S256", Challenge: strings.Repeat("A", 43),
+	}, nil); err != nil {
+		x.t.Fatal(err)
+	}
+	all, err := x.g.Identity().OAuthGrants(ctx, p.ID, 1)
+	if err != nil || len(all) != 1 {
+		x.t.Fatal(all, err)
+	}
+	return all[0].ID
 }

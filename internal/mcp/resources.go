@@ -84,7 +84,11 @@ func (s *Server) unread(c *caller, what string, err error) error {
 // decided by the conversations.
 func mayRead(ctx context.Context, c *caller) (context.Context, bool) {
 	p := c.tools().Principal
-	return auth.With(ctx, p), c.grant != nil || p.Credential.Scopes == nil || slices.Contains(p.Credential.Scopes, auth.ScopeRead)
+	may := c.grant != nil || p.Credential.Scopes == nil || slices.Contains(p.Credential.Scopes, auth.ScopeRead)
+	if p.Credential.Kind == auth.OAuth {
+		may = p.Credential.Need(auth.ScopeResources) == nil
+	}
+	return auth.With(ctx, p), may
 }
 
 // listThreads adds a page of threads; next is where the following one begins, 0 at the end.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/fault"
 )
 
@@ -37,6 +38,7 @@ type message struct {
 	ID      json.RawMessage `json:"id"`
 	Method  string          `json:"method"`
 	Params  struct {
+		Name string `json:"name"`
 		Meta struct {
 			ProgressToken any `json:"progressToken"`
 		} `json:"_meta"`
@@ -142,6 +144,9 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, c *caller, cancel 
 	if late, ok := methods[m.Method]; (!ok || late && version < stateless) && version < stateless {
 		return refuse(w, m.ID, jsonrpc.CodeMethodNotFound, "method not found")
 	}
+	if err := s.granted(c, m.Method, m.Params.Name); err != nil {
+		return err
+	}
 	streams := accepts(r, streamType)
 	c.modern = version >= stateless
 	calls := m.Method == "tools/call"
@@ -158,6 +163,22 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, c *caller, cancel 
 		defer done()
 	}
 	return s.hand(s.sessioned, w, r, c, body, calls, cancel)
+}
+
+// granted refuses what a person has not let a client do; see [auth.Credential.Need].
+func (s *Server) granted(c *caller, method, tool string) error {
+	switch method {
+	case "tools/list":
+		return c.principal.Credential.Need(auth.ScopeTools, auth.ScopeAgents)
+	case "tools/call":
+		if s.asks(s.named(tool)) {
+			return c.principal.Credential.Need(auth.ScopeAgents)
+		}
+		return c.principal.Credential.Need(auth.ScopeTools)
+	case "resources/list", "resources/templates/list", "resources/read":
+		return c.principal.Credential.Need(auth.ScopeResources)
+	}
+	return nil
 }
 
 // echoes reports whether the SDK will send an id back as it is.

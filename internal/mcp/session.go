@@ -7,6 +7,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/fault"
 )
 
@@ -55,7 +56,11 @@ func (s *Server) keep(c *caller, sdk *mcp.ServerSession) error {
 		leave = func() { stop() }
 	} else {
 		var err error
-		if ctx, leave, err = s.opts.Enter(ctx, c.principal); err != nil {
+		p := c.principal
+		if p.Credential.Kind == auth.OAuth { // the next token of the grant goes on with it
+			p.Credential.Ends = time.Time{}
+		}
+		if ctx, leave, err = s.opts.Enter(ctx, p); err != nil {
 			cancel()
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/fault"
 	"coven-gateway/internal/packs"
 )
@@ -89,6 +90,13 @@ func (s *Server) list(ctx context.Context, c *caller, p *mcp.ListToolsParams) (m
 		s.opts.Logger.Error("the tools of an MCP client could not be listed", "principal", c.principal.ID, "error", err)
 		return nil, refusal(jsonrpc.CodeInternalError, fault.Message(err))
 	}
+	entries = slices.DeleteFunc(entries, func(e packs.Entry) bool {
+		need := auth.ScopeTools
+		if asksAgent(e) {
+			need = auth.ScopeAgents
+		}
+		return c.principal.Credential.Need(need) != nil
+	})
 	from, found := slices.BinarySearchFunc(entries, after, func(e packs.Entry, name string) int { return strings.Compare(e.Name, name) })
 	if found {
 		from++
@@ -110,16 +118,29 @@ func (s *Server) list(ctx context.Context, c *caller, p *mcp.ListToolsParams) (m
 	return res, nil
 }
 
+// asksAgent reports whether a tool sends messages to an agent.
+func asksAgent(e packs.Entry) bool { return slices.Contains(e.Needs, NeedAgents) }
+
+// asks reports whether the tool of a name does.
+func (s *Server) asks(name string) bool {
+	return slices.ContainsFunc(s.opts.Tools.Tools(), func(e packs.Entry) bool { return e.Name == name && asksAgent(e) })
+}
+
+// named returns the name of the tool that a client means.
+func (s *Server) named(name string) string {
+	if plain, ok := strings.CutPrefix(name, prefix); ok && !s.opts.Tools.Has(name) {
+		return plain
+	}
+	return name
+}
+
 // call returns what runs a tool. What goes wrong with one that exists is told the model, as a result.
 func (s *Server) call(c *caller, req *mcp.CallToolRequest) (func(context.Context) (*mcp.CallToolResult, error), error) {
 	p := req.Params
 	if p == nil || p.Name == "" {
 		return nil, refusal(jsonrpc.CodeInvalidParams, "tool name is required")
 	}
-	name := p.Name
-	if plain, ok := strings.CutPrefix(name, prefix); ok && !s.opts.Tools.Has(name) {
-		name = plain
-	}
+	name := s.named(p.Name)
 	if !s.opts.Tools.Has(name) {
 		return nil, refusal(jsonrpc.CodeInvalidParams, "tool not found")
 	}

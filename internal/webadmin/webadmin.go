@@ -21,7 +21,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect
 	"form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types dompurify"
 
 // appPages are the addresses of the one page in web/src; main.tsx there knows what is shown at each.
-var appPages = []string{"/{$}", "/t/{thread}", "/login", "/setup", "/invite/{token}", "/account", "/admin", "/admin/{page...}"}
+var appPages = []string{"/{$}", "/t/{thread}", "/login", "/setup", "/invite/{token}", "/account", "/oauth/consent", "/admin", "/admin/{page...}"}
 
 // devPages are those that show how the pages are made.
 var devPages = []string{"/dev/components"}

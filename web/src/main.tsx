@@ -17,6 +17,7 @@ route('/t/{thread}', () => import('./chat/chat'));
 route('/login', () => import('./pages/login'));
 route('/setup', () => import('./pages/setup'));
 route('/account', () => import('./pages/account'));
+route('/oauth/consent', () => import('./pages/consent'));
 route('/invite/{token}', () => import('./pages/invite'));
 route('/admin/{page...}', () => import('./admin/admin'));
 route('/admin', () => import('./admin/admin'));

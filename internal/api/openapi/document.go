@@ -134,7 +134,7 @@ func (o operation) refusals() []int {
 	if auth.Routes[o.route].Level != auth.Anybody {
 		all = append(all, 401, 429)
 	}
-	if o.body.json != "" {
+	if o.body.json != "" || o.body.words != "" {
 		all = append(all, 413)
 	}
 	slices.Sort(all)
@@ -180,6 +180,9 @@ func (o operation) describe(tag, path string) object {
 	}
 	if len(ps) > 0 {
 		x = x.with("parameters", ps)
+	}
+	if o.body.words != "" {
+		x = x.with("requestBody", object{{"required", true}, {"content", object{{"application/x-www-form-urlencoded", object{{"schema", ref(o.body.words)}}}}}})
 	}
 	if o.body.json != "" {
 		content := object{{inJSON, object{{"schema", ref(o.body.json)}}}}
@@ -234,6 +237,8 @@ func (o operation) responses() object {
 					forms = forms.with(inJSON, object{{"schema", ref("Error")}})
 				}
 				x = object{{"description", r.text}, {"content", forms}}
+			case slices.Contains(o.oauth, status):
+				x = object{{"description", r.text}, {"content", object{{inJSON, object{{"schema", object{{"anyOf", []object{ref("Error"), ref("OAuthError")}}}}}}}}}
 			case slices.Contains(o.rpc, status):
 				x = object{{"description", r.text}, {"content", object{{inJSON, object{{"schema", object{{"anyOf", []object{ref("Error"), ref("MCPMessage")}}}}}}}}}
 			default:

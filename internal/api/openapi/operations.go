@@ -3,6 +3,7 @@ package openapi
 import (
 	"fmt"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/conversation"
 )
 
@@ -27,6 +28,7 @@ type operation struct {
 	errors  []int // that the route has besides those of its kind
 	plain   []int // errors that are plain text
 	rpc     []int // errors that may be messages of MCP
+	oauth   []int // errors that may be refusals of OAuth
 }
 
 // A parameter is in the query or in a header. Its name ends in "!" where it must be there.
@@ -41,6 +43,7 @@ type body struct {
 	json     string // schema
 	form     string // schema of the same as multipart/form-data; "" for none
 	optional bool
+	words    string // schema of application/x-www-form-urlencoded, instead
 }
 
 // An answer is what comes back. Answers with the same status are forms of one answer, which the
@@ -127,6 +130,7 @@ var inPaths = map[string]string{
 	"sessions/{id}":             "the session",
 	"users/{id}":                "the principal that the person is",
 	"sessions/{session}":        "the session",
+	"grants/{id}":               "the grant",
 }
 
 // The routes of the MCP server.
@@ -162,6 +166,13 @@ func mcpEnd(path, id string) operation {
 	return operation{
 		route: "DELETE " + path, id: id, summary: "End a session of MCP", header: []parameter{session}, answers: done, errors: []int{404},
 	}
+}
+
+// authorization is what a client asks with (RFC 6749, 7636 and 8707).
+var authorization = []parameter{
+	{"client_id!", str, ""}, {"redirect_uri!", str, "one of those that were registered; the port of a loopback address may be another"}, {"response_type!", oneOf("code"), ""},
+	{"code_challenge!", str, ""}, {"code_challenge_method!", oneOf("S256"), ""}, {"scope", str, "some of `tools`, `agents` and `resources`; all without"},
+	{"state", upTo(auth.MaxState), ""}, {"resource", str, "the MCP server"},
 }
 
 // groups are the whole API in the order in which it is shown.
@@ -472,6 +483,24 @@ var groups = []group{
 			text: "Whoever does becomes a principal. With a name to sign in with it gets the cookie of a session, and, unless it brings a password, registers a passkey next; without, it gets a token.",
 			body: body{json: "AcceptInvite"}, answers: one(201, "Accepted"), errors: []int{404, 409, 429},
 		},
+	}},
+	{"OAuth", "How MCP clients ask people for rights: see `docs/MCP.md`. In open mode there is nothing of it.", []operation{
+		{route: "GET /.well-known/oauth-protected-resource", id: "getProtectedResource", summary: "What a client has to know of the MCP server (RFC 9728)", text: "Also with the path of the MCP server behind it.", answers: one(200, "ProtectedResource"), errors: []int{404}},
+		{route: "GET /.well-known/oauth-authorization-server", id: "getAuthorizationServer", summary: "What a client has to know of the authorization server (RFC 8414)", answers: one(200, "AuthorizationServer"), errors: []int{404}},
+		{
+			route: "GET /oauth/authorize", id: "authorize", summary: "Send a browser to where its user is asked",
+			text: "Programs on the person's own machine hear of a request that makes no sense at once, others do not: no web site is opened without being asked.", query: authorization,
+			answers: []answer{{status: 302, text: "To the page that asks, or back with an error."}}, errors: []int{404},
+		},
+		{route: "POST /oauth/register", id: "registerClient", summary: "Register a program (RFC 7591)", text: "It gets no secret. One to which nothing is granted is forgotten after a day.", body: body{json: "NewClient"}, answers: one(201, "Client"), errors: []int{404, 429}, oauth: []int{400}},
+		{route: "POST /oauth/token", id: "getTokens", summary: "Get the next tokens", text: "For a code or for a refresh token, each of which is good once; a second time ends the grant.", body: body{words: "TokenRequest"}, answers: one(200, "ClientTokens"), errors: []int{404, 429}, oauth: []int{400}},
+		{route: "POST /oauth/revoke", id: "forgetToken", summary: "End the grant of a token (RFC 7009)", body: body{words: "ForgetToken"}, answers: one(200, "Nothing"), errors: []int{404, 429}, oauth: []int{400}},
+		{route: "GET /api/oauth/consent", id: "getConsent", summary: "See what a client asks you for", text: "For people who have signed in with a browser.", query: authorization, answers: one(200, "ConsentQuestion"), errors: []int{409}},
+		{route: "POST /api/oauth/consent", id: "consent", summary: "Decide what a client may do", text: "What is allowed needs a fresh sign-in, as routes marked `x-fresh` do. Then send the browser to `redirect_to`.", body: body{json: "Consent"}, answers: one(200, "ConsentAnswer"), errors: []int{409}},
+		{route: "GET /api/oauth/grants", id: "listGrants", summary: "List what you let MCP clients do, the newest first", answers: one(200, "Grants")},
+		{route: "DELETE /api/oauth/grants/{id}", id: "revokeGrant", summary: "End one of your grants", text: "Calls that are made with it end at once.", answers: done, errors: []int{404}},
+		{route: "GET /api/admin/oauth/grants", id: "listAllGrants", summary: "List what people let MCP clients do, the newest first", query: []parameter{{"principal_id", str, "only of this principal"}, pageOf(100, 500)}, answers: one(200, "Grants")},
+		{route: "DELETE /api/admin/oauth/grants/{id}", id: "revokeAnyGrant", summary: "End a grant", answers: done, errors: []int{404}},
 	}},
 	{"Administration", "Every change is one record of the audit log.", []operation{
 		{

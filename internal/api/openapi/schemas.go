@@ -121,14 +121,15 @@ var (
 		{"expires_at", moment, ""},
 		{"last_used?", moment, ""},
 	}
-	delivery = oneOf(conversation.FailAway, conversation.Queue, conversation.Interrupt)
-	packKind = oneOf(packs.Builtin, packs.Remote, packs.Hosted, packs.MCP)
-	more     = field{"has_more", boolean, "there is another page"}
-	cursor   = field{"next_cursor?", str, "give it as `cursor` to go on"}
-	role     = oneOf(auth.Owner, auth.Admin, auth.Member, auth.Leader)
-	scope    = oneOf(auth.ScopeRead, auth.ScopeSend, auth.ScopeConnect, auth.ScopeDevices, auth.ScopeAdmin)
-	keyText  = field{"pubkey?", str, "a line of an authorized_keys file"}
-	keyHash  = field{"pubkey_fp?", upTo(64), "the SHA-256 of the key, 64 hex digits"}
+	delivery   = oneOf(conversation.FailAway, conversation.Queue, conversation.Interrupt)
+	packKind   = oneOf(packs.Builtin, packs.Remote, packs.Hosted, packs.MCP)
+	more       = field{"has_more", boolean, "there is another page"}
+	cursor     = field{"next_cursor?", str, "give it as `cursor` to go on"}
+	role       = oneOf(auth.Owner, auth.Admin, auth.Member, auth.Leader)
+	scope      = oneOf(auth.ScopeRead, auth.ScopeSend, auth.ScopeConnect, auth.ScopeDevices, auth.ScopeAdmin)
+	oauthScope = oneOf(auth.ScopeTools, auth.ScopeAgents, auth.ScopeResources)
+	keyText    = field{"pubkey?", str, "a line of an authorized_keys file"}
+	keyHash    = field{"pubkey_fp?", upTo(64), "the SHA-256 of the key, 64 hex digits"}
 )
 
 // schemas are the bodies of requests and answers, and what they are made of.
@@ -700,6 +701,32 @@ func schemas() object {
 			field{"display_name?", upTo(auth.MaxName), ""},
 		)},
 		{"ResetLink", record("", field{"url", str, "for the person; it is never told again"}, field{"expires_at", moment, ""})},
+
+		{"OAuthError", record("Why a request was refused, as OAuth says it.", field{"error", str, "for programs"}, field{"error_description?", str, "for people"})},
+		{"ProtectedResource", record("", field{"resource", str, "what tokens are for"}, field{"authorization_servers", list(str), ""}, field{"scopes_supported", list(oauthScope), ""},
+			field{"bearer_methods_supported", list(str), ""}, field{"resource_name", str, ""})},
+		{"AuthorizationServer", record("",
+			field{"issuer", str, ""}, field{"authorization_endpoint", str, ""}, field{"token_endpoint", str, ""}, field{"registration_endpoint", str, ""}, field{"revocation_endpoint", str, ""},
+			field{"scopes_supported", list(oauthScope), ""}, field{"response_types_supported", list(str), ""}, field{"response_modes_supported", list(str), ""}, field{"grant_types_supported", list(str), ""},
+			field{"token_endpoint_auth_methods_supported", list(str), ""}, field{"revocation_endpoint_auth_methods_supported", list(str), ""},
+			field{"code_challenge_methods_supported", list(str), ""}, field{"authorization_response_iss_parameter_supported", boolean, ""},
+		)},
+		{"NewClient", record("", field{"client_name?", upTo(auth.MaxName), "for people"}, field{"redirect_uris", list(str), "https, http on a loopback address, or of a scheme of its own; at most 10"})},
+		{"Client", record("A program that may ask people for rights.", field{"client_id", str, ""}, field{"client_id_issued_at", number, "seconds since 1970"}, field{"client_name", str, ""}, field{"redirect_uris", list(str), ""},
+			field{"grant_types", list(str), ""}, field{"response_types", list(str), ""}, field{"token_endpoint_auth_method", oneOf("none"), ""}, field{"scope", str, ""})},
+		{"TokenRequest", record("", field{"grant_type", oneOf("authorization_code", "refresh_token"), ""}, field{"client_id", str, ""}, field{"code?", str, ""}, field{"redirect_uri?", str, "that of the request for the code"},
+			field{"code_verifier?", str, ""}, field{"refresh_token?", str, ""}, field{"resource?", str, ""}, field{"scope?", str, ""})},
+		{"ClientTokens", record("", field{"access_token", str, "for the MCP server, in a header"}, field{"token_type", oneOf("Bearer"), ""}, field{"expires_in", number, "seconds"}, field{"refresh_token", str, "good once"}, field{"scope", str, "what was granted"})},
+		{"ForgetToken", record("", field{"token", str, ""}, field{"client_id", str, ""})},
+		{"Nothing", record("")},
+		{"ConsentQuestion", record("", field{"client_id", str, ""}, field{"client_name", str, "what the program says it is called"}, field{"redirect_host", str, "where the answer goes"}, field{"on_this_machine", boolean, "the answer stays on the person's own machine"},
+			field{"scopes", list(oauthScope), "what it asks for"}, field{"registered_at", moment, ""}, field{"fresh", boolean, "the sign-in is fresh enough to agree"})},
+		{"Consent", record("What the client has asked with, and what the person has decided.", field{"client_id", str, ""}, field{"redirect_uri", str, ""}, field{"response_type", str, ""}, field{"code_challenge", str, ""}, field{"code_challenge_method", str, ""},
+			field{"scope?", str, ""}, field{"state?", upTo(auth.MaxState), "in bytes"}, field{"resource?", str, ""}, field{"allow", boolean, ""}, field{"scopes?", list(oauthScope), "some of those that are asked for; all without"})},
+		{"ConsentAnswer", record("", field{"redirect_to", str, "where the browser goes next"})},
+		{"Grants", record("", field{"grants", list(ref("Grant")), ""})},
+		{"Grant", record("What a person lets an MCP client do.", field{"id", str, ""}, field{"principal_id", str, ""}, field{"client_id", str, ""}, field{"client_name", str, "what the program says it is called"}, field{"redirect_host", str, ""},
+			field{"scopes", list(oauthScope), ""}, field{"resource", str, ""}, field{"created_at", moment, ""}, field{"expires_at", moment, "unless it gets new tokens before"}, field{"last_used?", moment, "when it has last got tokens"})},
 
 		{"AuditPage", record("", field{"records", list(ref("AuditRecord")), ""}, more)},
 		{"AuditRecord", record("A change of rights.",

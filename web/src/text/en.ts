@@ -55,6 +55,15 @@ export const text = {
   admin: {
     groups: { now: 'Now', who: 'Who may do what', tools: 'Tools', record: 'The record', gateway: 'The gateway' },
   },
+  consent: {
+    title: (client: string) => `May “${client}” use this gateway?`, lead: (who: string) => `It would act as you${who && `, ${who}`}, and never be able to do more than you can.`,
+    scopes: 'It asks to',
+    scope: { tools: 'use tools', agents: 'ask agents', resources: 'read conversations and notes' },
+    scopeHint: { tools: 'List and run the tools that you may run.', agents: 'Send messages to agents in your name, and see what they answer.', resources: 'Those that you may read.' },
+    toProgram: (where: string) => `The answer goes to a program on this machine (${where}).`, toSite: (host: string) => `The answer goes to ${host}.`,
+    warning: 'The program chose its name itself. Allow only what you have just begun yourself; an administrator can end it at any time, and so can you.',
+    allow: 'Allow', deny: 'Do not allow', wrongTitle: 'This request makes no sense', wrongBody: 'The program that sent you here has asked for something that the gateway cannot give. Nothing was allowed.',
+  },
   chat: {
     noThread: 'There is no such conversation', noThreadHint: 'It was deleted, or it belongs to somebody else.', answered: 'The answer is complete', waiting: 'waits for you', took: (s: string) => `took ${s}`, failedSend: 'That did not work',
     title: 'Chat', newThread: 'New conversation', search: 'Search', threads: 'Conversations', archived: 'Archive', showArchived: 'Show the archive', hideArchived: 'Back from the archive',
