@@ -29,7 +29,7 @@ for lack of credentials or rights.`,
 	f.BoolVar(&a.noColor, "no-color", false, "print no colours, as for NO_COLOR or when the output is no terminal")
 	cmd.AddCommand(
 		meCommand(a), statusCommand(a), versionCommand(a),
-		agentsCommand(a), principalsCommand(a), keysCommand(a), tokensCommand(a), invitesCommand(a), usersCommand(a), linkCommand(a),
+		agentsCommand(a), principalsCommand(a), keysCommand(a), tokensCommand(a), invitesCommand(a), usersCommand(a), oauthCommand(a), linkCommand(a),
 		secretsCommand(a), bindingsCommand(a), auditCommand(a),
 		toolsCommand(a), packsCommand(a), callCommand(a), mcpCommand(a),
 		usageCommand(a), threadsCommand(a), messagesCommand(a), eventsCommand(a), tailCommand(a), chatCommand(a), turnsCommand(a), cancelCommand(a),

@@ -158,6 +158,14 @@ func world(t *testing.T) func(*testscript.Env) {
 	}
 	bea, session := person("bea")
 	ben, _ := person("ben")
+	program, err := identity.RegisterOAuthClient(ctx, "a program", []string{"http://127.0.0.1/"}, "192.0.2.9")
+	must(err)
+	_, err = identity.ConsentOAuth(auth.With(ctx, auth.Principal{ID: bea, Kind: auth.User, Credential: auth.Credential{Kind: auth.Session, ProvedAt: time.Now()}}), auth.OAuthRequest{
+		ClientID: program.ID, Redirect: "http://127.0.0.1/", ResponseType: "code", Method: "S256", Challenge: strings.Repeat("A", 43),
+	}, nil)
+	must(err)
+	grants, err := identity.OAuthGrants(ctx, bea, 1)
+	must(err)
 	newcomer := gatewaytest.NewKey(t)
 	code, other, known := link(newcomer, "Tablet"), link(gatewaytest.NewKey(t), "Toaster"), link(device, "Phone again")
 	echo := gw.ConnectAs(gatewaytest.Bearer(aliceToken), "echo", takesInjections)
@@ -205,6 +213,7 @@ func world(t *testing.T) func(*testscript.Env) {
 		e.Setenv("BEA", bea)
 		e.Setenv("BEN", ben)
 		e.Setenv("SESSION", session)
+		e.Setenv("GRANT", grants[0].ID)
 		e.Setenv("MCP_URL", upstream.URL)
 		for name, value := range map[string]string{
 			"COVEN_TOKEN": ownerToken, "OWNER": owner.ID, "ALICE": alice.ID, "ALICE_TOKEN": aliceToken, "BUILDER": builder,
