@@ -29,6 +29,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"coven-gateway/internal/auth"
+	"coven-gateway/internal/config"
 	"coven-gateway/internal/conversation"
 	"coven-gateway/internal/fault"
 	"coven-gateway/internal/packs"
@@ -51,11 +52,13 @@ type Options struct {
 	Registerer    prometheus.Registerer
 	Metrics       http.Handler // served at MetricsPath; nil for none
 	MetricsPath   string
-	Version       string       // of the gateway
-	Pages         http.Handler // everything outside of the API
-	RequestBody   int64        // bytes a request may have
-	BaseURL       string       // where people reach the gateway; its host is accepted besides loopback
-	AnyHost       bool         // every host is accepted
+	Version       string // of the gateway
+	Started       time.Time
+	Settings      []config.Setting // what the gateway was configured with
+	Pages         http.Handler     // everything outside of the API
+	RequestBody   int64            // bytes a request may have
+	BaseURL       string           // where people reach the gateway; its host is accepted besides loopback
+	AnyHost       bool             // every host is accepted
 	Identity      *auth.Service
 	CORSOrigins   []string // web sites whose pages may call the API
 	// Admit authenticates a request and authorizes it. The context that it returns replaces the
@@ -262,6 +265,8 @@ func (a *API) routes() []route {
 		{"GET /api/admin/link", a.listLinks},
 		{"POST /api/admin/link/{code}/approve", a.approveLink},
 		{"POST /api/admin/link/{code}/deny", a.denyLink},
+
+		{"GET /api/admin/gateway", a.gateway},
 
 		{"GET /api/admin/audit", a.listAudit},
 		{"GET /api/admin/audit/verify", a.verifyAudit},

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/gatewaytest"
 	"coven-gateway/internal/sse"
 	pb "coven-gateway/proto/coven"
@@ -398,7 +399,19 @@ func TestPages(t *testing.T) {
 			t.Errorf("%s: %d tokens, want %d", query, total.Input, want)
 		}
 	}
+	for by, want := range map[string]string{"agent": "a", "principal": auth.Anonymous.ID, "day": time.Now().UTC().Format(time.DateOnly)} {
+		var sums struct {
+			Groups []struct {
+				Key   string
+				Input int `json:"total_input"`
+			}
+		}
+		if get(t, gw, "/api/stats/usage?group_by="+by, &sums); len(sums.Groups) != 1 || sums.Groups[0].Key != want || sums.Groups[0].Input != 7 {
+			t.Errorf("by %s: %+v, want 7 of %q", by, sums, want)
+		}
+	}
 	for path, want := range map[string]string{
+		"/api/stats/usage?group_by=x":                "group_by must be agent, principal or day",
 		"/api/agents/a/history?newest=maybe":         "newest must be true or false",
 		"/api/agents/a/history?newest=true&cursor=x": "newest=true gives the last entries only",
 		"/api/agents/a/history?limit=-1":             "limit must be a positive integer",

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -17,18 +18,38 @@ func (a *API) health(w http.ResponseWriter, _ *http.Request) error {
 // an orchestrator that acts on readiness would keep a healthy gateway from the very agents it waits
 // for, or kill it because they have left.
 func (a *API) ready(w http.ResponseWriter, _ *http.Request) error {
-	if a.Conversations.Closing() {
-		return text(w, http.StatusServiceUnavailable, "shutting down")
-	}
-	if err := a.Disk(); err != nil {
+	if err := a.unready(); err != nil {
 		a.Logger.Warn("not ready", "error", err)
-		return text(w, http.StatusServiceUnavailable, cause(err))
-	}
-	if err := a.Conversations.Healthy(); err != nil {
-		a.Logger.Warn("not ready", "error", err)
-		return text(w, http.StatusServiceUnavailable, "the conversation log cannot be written: "+cause(err))
+		return text(w, http.StatusServiceUnavailable, err.Error())
 	}
 	return text(w, http.StatusOK, fmt.Sprintf("ready (%d agents)", a.Agents.Len()))
+}
+
+// unready is why no messages can be taken, for people; nil where they can.
+func (a *API) unready() error {
+	if a.Conversations.Closing() {
+		return errors.New("shutting down")
+	}
+	if err := a.Disk(); err != nil {
+		return errors.New(cause(err))
+	}
+	if err := a.Conversations.Healthy(); err != nil {
+		return errors.New("the conversation log cannot be written: " + cause(err))
+	}
+	return nil
+}
+
+// gateway shows administrators how the gateway is and how it is configured.
+func (a *API) gateway(w http.ResponseWriter, _ *http.Request) error {
+	settings := make([]fields, len(a.Settings))
+	for i, s := range a.Settings {
+		settings[i] = fields{"key": s.Key, "value": s.Value, "origin": s.Origin.String(), "default": s.Origin.IsDefault(), "secret": s.Secret}
+	}
+	out := fields{"version": a.Version, "started_at": stamp(a.Started), "ready": true, "agents": a.Agents.Len(), "settings": settings}
+	if err := a.unready(); err != nil {
+		out["ready"], out["reason"] = false, err.Error()
+	}
+	return writeJSON(w, http.StatusOK, out)
 }
 
 // cause is the reason as an operator needs it: it comes from the store and names no content.

@@ -29,5 +29,18 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return orGone(r.Context(), err)
 	}
-	return writeJSON(w, http.StatusOK, totalFields(total))
+	out := totalFields(total)
+	if by := q.Get("group_by"); by != "" {
+		groups, err := a.Conversations.UsageGroups(r.Context(), f, conversation.UsageKey(by))
+		if err != nil {
+			return orGone(r.Context(), err)
+		}
+		list := make([]fields, len(groups))
+		for i, g := range groups {
+			list[i] = totalFields(g.UsageTotal)
+			list[i]["key"] = g.Key
+		}
+		out["groups"] = list
+	}
+	return writeJSON(w, http.StatusOK, out)
 }

@@ -228,6 +228,8 @@ var Routes = map[string]Rule{
 	"POST /api/admin/link/{code}/approve": {Admins, ScopeAdmin, Managed},
 	"POST /api/admin/link/{code}/deny":    {Admins, ScopeAdmin, NoObject},
 
+	"GET /api/admin/gateway": {Admins, ScopeAdmin, NoObject},
+
 	"GET /api/admin/audit":        {Admins, ScopeAdmin, NoObject},
 	"GET /api/admin/audit/verify": {Admins, ScopeAdmin, NoObject},
 	"GET /api/admin/audit/export": {Admins, ScopeAdmin, NoObject},

@@ -7,6 +7,23 @@ import (
 	"strings"
 )
 
+// A Setting is a key of the configuration, for people.
+type Setting struct {
+	Key    string // such as "server.grpc_addr"
+	Value  string // as it would be written in the file; redacted where it is secret
+	Origin Origin
+	Secret bool
+}
+
+// Settings are all keys in the order in which they are printed.
+func (c Config) Settings() []Setting {
+	var all []Setting
+	for _, f := range c.fields() {
+		all = append(all, Setting{f.key, f.show(), c.Origin(f.key), f.secret})
+	}
+	return all
+}
+
 // Print writes the configuration in effect as YAML, with a comment behind each value
 // saying where it came from. A secret that is set appears as a comment line, redacted;
 // everything else reads back as it is.

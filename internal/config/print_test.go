@@ -202,3 +202,14 @@ func TestPrintReportsWriteErrors(t *testing.T) {
 		t.Errorf("got %v, want %v", err, want)
 	}
 }
+
+// TestSettings: no setting shows a secret.
+func TestSettings(t *testing.T) {
+	c := Default()
+	c.Auth.JWTSecrets = []Secret{"a secret that nobody is to see"}
+	for _, s := range c.Settings() {
+		if strings.Contains(s.Value, "nobody is to see") || s.Key == "auth.jwt_secret" && (!s.Secret || !strings.Contains(s.Value, redacted)) {
+			t.Errorf("%+v", s)
+		}
+	}
+}

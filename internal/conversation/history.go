@@ -307,6 +307,20 @@ func (s *Service) UsageReports(ctx context.Context, threadID string, after int64
 	return s.log.UsageReports(ctx, threadID, whose, after, limit)
 }
 
+// UsageGroups sums usage reports by what they have in common, in the order of the keys; at most [MaxUsageGroups].
+func (s *Service) UsageGroups(ctx context.Context, f UsageFilter, by UsageKey) ([]UsageGroup, error) {
+	switch by {
+	case ByAgent, ByPrincipal, ByDay:
+	default:
+		return nil, fault.New(fault.Invalid, "group_by must be %s, %s or %s", ByAgent, ByPrincipal, ByDay)
+	}
+	var err error
+	if f.PrincipalID, err = s.scope(ctx, f.AgentID); err != nil {
+		return nil, err
+	}
+	return s.log.UsageGroups(ctx, f, by, MaxUsageGroups)
+}
+
 // UsageTotal sums usage reports.
 func (s *Service) UsageTotal(ctx context.Context, f UsageFilter) (UsageTotal, error) {
 	if !f.Since.IsZero() && !f.Until.IsZero() && f.Until.Before(f.Since) {

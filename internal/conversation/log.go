@@ -51,6 +51,8 @@ type Log interface {
 	UsageReports(ctx context.Context, threadID, principalID string, after int64, limit int) ([]UsageReport, error)
 	// UsageTotal sums usage reports.
 	UsageTotal(ctx context.Context, f UsageFilter) (UsageTotal, error)
+	// UsageGroups sums usage reports by what they have in common, in the order of the keys.
+	UsageGroups(ctx context.Context, f UsageFilter, by UsageKey, limit int) ([]UsageGroup, error)
 	// File returns what is known of a stored file, or a NotFound fault.
 	File(ctx context.Context, id string) (ThreadFile, error)
 	// Files returns the files of a thread in order; of one principal's turns unless it is "".
@@ -234,6 +236,25 @@ type UsageFilter struct {
 type UsageTotal struct {
 	Usage
 	Reports int64
+}
+
+// A UsageKey is what usage reports are put together by.
+type UsageKey string
+
+// The keys.
+const (
+	ByAgent     UsageKey = "agent"     // an agent id
+	ByPrincipal UsageKey = "principal" // who began the turns
+	ByDay       UsageKey = "day"       // a day in UTC, as 2006-01-02
+)
+
+// MaxUsageGroups is how many groups a sum has at most.
+const MaxUsageGroups = 1000
+
+// A UsageGroup is the sum of the usage reports that share a key.
+type UsageGroup struct {
+	Key string
+	UsageTotal
 }
 
 // A ThreadFile is a stored file and where it came from.

@@ -241,7 +241,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	}
 	front := api.New(api.Options{
 		Conversations: g.conversations, Agents: agentList{g.agents}, Files: files, Tools: g.tools, Records: records{db.Tools()}, MCP: g.mcp, Servers: g.upstream, Disk: disk.Healthy,
-		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path, Version: o.Version,
+		Logger: o.Logger, Registerer: reg, Metrics: metrics, MetricsPath: cfg.Metrics.Path, Version: o.Version, Started: started, Settings: cfg.Settings(),
 		Pages: pages, RequestBody: int64(cfg.Limits.RequestBody), BaseURL: cfg.WebAdmin.BaseURL,
 		AnyHost:  !g.identity.Open() || cfg.Auth.OpenRemote,
 		Identity: g.identity, Admit: admit(g.identity, g.mcp, cfg.WebAdmin.BaseURL), CORSOrigins: cfg.Server.CORSOrigins,

@@ -1444,6 +1444,8 @@ var routes = map[string]route{
 		return request{path: "/api/admin/link/" + x.code(NewKey(x.t)) + "/deny"}
 	}},
 
+	"GET /api/admin/gateway": {rule: admins, request: plain},
+
 	"GET /api/admin/audit":        {rule: admins, request: plain},
 	"GET /api/admin/audit/verify": {rule: admins, request: plain},
 	"GET /api/admin/audit/export": {rule: admins, request: plain},

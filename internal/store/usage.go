@@ -27,29 +27,52 @@ func scanUsage(row scanner) (conversation.UsageReport, error) {
 	return u, err
 }
 
-// UsageTotal implements conversation.Log.
-func (l Log) UsageTotal(ctx context.Context, f conversation.UsageFilter) (conversation.UsageTotal, error) {
+// usageRows are the usage reports that a filter selects, those of removed turns too.
+const usageRows = `
+	SELECT conversation_id, (SELECT principal_id FROM turns WHERE turns.id = turn_id) AS principal_id, at,
+		input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, thinking_tokens FROM usage
+	WHERE at >= $1 AND at < $2
+	  AND ($3 = '' OR conversation_id = (SELECT id FROM conversations WHERE agent_id = $3))
+	  AND ($4 = '' OR thread_id = (SELECT id FROM threads WHERE thread_id = $4))
+	  AND ($5 = '' OR turn_id IN (SELECT id FROM turns WHERE principal_id = $5))
+	UNION ALL
+	SELECT conversation_id, principal_id, at, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, thinking_tokens FROM pruned_usage
+	WHERE at >= $1 AND at < $2
+	  AND ($3 = '' OR conversation_id = (SELECT id FROM conversations WHERE agent_id = $3))
+	  AND ($4 = '' OR thread_id = (SELECT id FROM threads WHERE thread_id = $4))
+	  AND ($5 = '' OR principal_id = $5)`
+
+const usageSums = `COUNT(*), COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0), COALESCE(SUM(cache_read_tokens), 0),
+	COALESCE(SUM(cache_write_tokens), 0), COALESCE(SUM(thinking_tokens), 0)`
+
+// usageFilter are the arguments of usageRows.
+func usageFilter(f conversation.UsageFilter) []any {
 	until := int64(math.MaxInt64)
 	if !f.Until.IsZero() {
 		until = micros(f.Until)
 	}
+	return []any{micros(f.Since), until, f.AgentID, f.ThreadID, f.PrincipalID}
+}
+
+// UsageTotal implements conversation.Log.
+func (l Log) UsageTotal(ctx context.Context, f conversation.UsageFilter) (conversation.UsageTotal, error) {
 	var t conversation.UsageTotal
-	err := l.db.read.QueryRowContext(ctx, `
-		SELECT COUNT(*), COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0), COALESCE(SUM(cache_read_tokens), 0),
-			COALESCE(SUM(cache_write_tokens), 0), COALESCE(SUM(thinking_tokens), 0)
-		FROM (
-			SELECT input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, thinking_tokens FROM usage
-			WHERE at >= $1 AND at < $2
-			  AND ($3 = '' OR conversation_id = (SELECT id FROM conversations WHERE agent_id = $3))
-			  AND ($4 = '' OR thread_id = (SELECT id FROM threads WHERE thread_id = $4))
-			  AND ($5 = '' OR turn_id IN (SELECT id FROM turns WHERE principal_id = $5))
-			UNION ALL
-			SELECT input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, thinking_tokens FROM pruned_usage
-			WHERE at >= $1 AND at < $2
-			  AND ($3 = '' OR conversation_id = (SELECT id FROM conversations WHERE agent_id = $3))
-			  AND ($4 = '' OR thread_id = (SELECT id FROM threads WHERE thread_id = $4))
-			  AND ($5 = '' OR principal_id = $5))`,
-		micros(f.Since), until, f.AgentID, f.ThreadID, f.PrincipalID).
+	err := l.db.read.QueryRowContext(ctx, `SELECT `+usageSums+` FROM (`+usageRows+`)`, usageFilter(f)...).
 		Scan(&t.Reports, &t.Input, &t.Output, &t.CacheRead, &t.CacheWrite, &t.Thinking)
 	return t, err
+}
+
+// usageKeys are the keys of groups in SQL.
+var usageKeys = map[conversation.UsageKey]string{
+	conversation.ByAgent:     `(SELECT agent_id FROM conversations WHERE conversations.id = conversation_id)`,
+	conversation.ByPrincipal: `principal_id`,
+	conversation.ByDay:       `date(at / 1000000, 'unixepoch')`,
+}
+
+// UsageGroups implements conversation.Log.
+func (l Log) UsageGroups(ctx context.Context, f conversation.UsageFilter, by conversation.UsageKey, limit int) ([]conversation.UsageGroup, error) {
+	return query(ctx, l.db.read, func(row scanner) (g conversation.UsageGroup, err error) {
+		err = row.Scan(&g.Key, &g.Reports, &g.Input, &g.Output, &g.CacheRead, &g.CacheWrite, &g.Thinking)
+		return g, err
+	}, `SELECT COALESCE(`+usageKeys[by]+`, '') AS key, `+usageSums+` FROM (`+usageRows+`) GROUP BY key ORDER BY key LIMIT $6`, append(usageFilter(f), limit)...)
 }

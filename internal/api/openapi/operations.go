@@ -333,8 +333,11 @@ var groups = []group{
 		},
 		{
 			route: "GET /api/stats/usage", id: "getUsage", summary: "Sum up tokens",
-			query:   []parameter{ofAgent, ofThread, {"since", moment, ""}, {"until", moment, ""}},
-			answers: one(200, "UsageTotal"),
+			query: []parameter{
+				ofAgent, ofThread, {"since", moment, ""}, {"until", moment, ""},
+				{"group_by", oneOf(conversation.ByAgent, conversation.ByPrincipal, conversation.ByDay), fmt.Sprintf("also the sums of each agent, of whoever began the turns, or of each day in UTC; the first %d", conversation.MaxUsageGroups)},
+			},
+			answers: one(200, "UsageSums"),
 		},
 	}},
 	{"MCP", "The tools for MCP clients, over Streamable HTTP; `docs/MCP.md` says how to connect some. The token is in the path or in a header; sessions are optional.", []operation{
@@ -643,6 +646,10 @@ var groups = []group{
 		},
 	}},
 	{"The gateway", "", []operation{
+		{
+			route: "GET /api/admin/gateway", id: "getGateway", summary: "See how the gateway is and how it is configured",
+			text: "What `coven-gateway config print` says of the configuration that the gateway was started with.", answers: one(200, "GatewayState"),
+		},
 		{route: "/health", id: "getHealth", summary: "See whether the process lives", answers: []answer{raw(inText, "It does.")}},
 		{
 			route: "/health/ready", id: "getReadiness", summary: "See whether messages can be taken",
