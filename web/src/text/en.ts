@@ -64,6 +64,48 @@ export const text = {
     warning: 'The program chose its name itself. Allow only what you have just begun yourself; an administrator can end it at any time, and so can you.',
     allow: 'Allow', deny: 'Do not allow', wrongTitle: 'This request makes no sense', wrongBody: 'The program that sent you here has asked for something that the gateway cannot give. Nothing was allowed.',
   },
+  inspect: {
+    agent: 'Agent', allAgents: 'All agents', again: 'Try again', refresh: 'Look again', more: 'Load more', moreHint: 'Search and sorting look at what is loaded.',
+    waiting: {
+      title: 'Waiting and running', answers: 'Waiting for an answer', none: 'Nothing waits for people', noneHint: 'When an agent asks whether it may run a tool, or has a question, it is here within seconds.',
+      turns: 'Turns that are not over', noTurns: 'No turn is queued or running', state: 'State', states: { open: 'running', queued: 'waits for its agent' } as Record<string, string>, sender: 'Sender', since: 'Since', until: 'Waits until', thread: 'Thread', show: 'Show', inThread: 'Show in its thread',
+      cancel: 'Stop', cancelTitle: 'Stop this turn?', cancelBody: (agent: string) => `${agent} is told to stop. What was said so far is kept.`, cancelled: 'The turn is being stopped', reason: 'stopped by an administrator',
+      endsAt: 'until', allowed: 'Allowed', denied: 'Denied', answered: 'Answered',
+    },
+    tools: {
+      page: 'Tools and packs', title: 'Tools', name: 'Tool', pack: 'Pack', packs: 'Packs', noPacks: 'No pack is connected', policy: 'What it needs', timeout: 'Time limit', none: 'There are no tools. Connect a pack, or an agent that hosts tools.',
+      kinds: { builtin: 'of the gateway', remote: 'a program', hosted: 'of an agent', mcp: 'an MCP server' } as Record<string, string>, kind: 'Kind', who: 'Run by', own: 'the gateway', since: 'Connected since',
+      refused: 'Refused tools', refusedHint: 'These tools came with a pack and cannot be called. Correct them in the pack and connect it again.', why: 'Why',
+      disabled: 'disabled', approval: 'people are asked', perMinute: (n: number) => `${n} a minute`, anybody: 'nothing', back: 'All tools', gone: 'There is no such tool', goneHint: 'Its pack may have disconnected; it comes back with the pack.',
+      schema: 'Schema of the input', tryIt: 'Try it', tryHint: 'This really calls the tool, with your rights.', unavailable: 'You may not call it: you lack a capability or role that it needs, or it is disabled.', asYourself: 'None: for yourself',
+      input: 'Input, as JSON', required: 'This is required', badJSON: 'This is not JSON', badNumber: 'This is not such a number', asJSON: (type: string) => `As JSON (${type}).`, call: 'Call', worked: 'It worked', failed: 'It failed', took: (ms: number) => `${ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`}`, output: 'Output',
+    },
+    threads: {
+      title: 'Threads and events', thread: 'Thread', frontend: 'Frontend', turns: 'Turns', updated: 'Last event', created: 'created', none: 'Nothing was said yet', noneArchived: 'No thread is archived', archivedOnly: 'Archived ones instead', archived: 'archived',
+      search: 'Search in what was said', searchHint: 'Words', find: 'Search', results: 'Found', noHits: 'Nothing that was said has all of these words. Try fewer, or all agents.', said: 'What was said', who: 'Who', whos: { user: 'a person', agent: 'the agent', tool: 'a tool' } as Record<string, string>, time: 'When',
+      back: 'All threads', inChat: 'Open in the chat', exportJSON: 'Export', turnsOf: (n: number) => plural(n, 'turn', 'turns'), type: 'Kind of event', allTypes: 'All kinds', turn: 'Turn', allTurns: 'All turns', onlyTurn: 'Only this turn', fromStart: 'From the beginning',
+      events: 'Events', noEvents: 'No events', noEventsHint: 'Choose all kinds and all turns, or load more.', raw: 'Raw', rawOf: (n: number) => `Event ${n} as JSON`, linkTo: (n: number) => `Event ${n}`,
+    },
+    records: {
+      title: 'Records of agents', hint: 'What agents have written down with the gateway’s own tools.', lists: { log: 'Log', todos: 'Todos', mail: 'Mail', notes: 'Notes', board: 'Board' } as Record<string, string>, choose: 'Choose an agent', chooseHint: 'The board is shared by all agents; everything else belongs to one.',
+      none: 'There is nothing here', at: 'When', entry: 'Entry', tags: 'Tags', todo: 'Todo', status: 'Status', any: 'Any', statuses: { pending: 'to do', in_progress: 'under way', completed: 'done' } as Record<string, string>, priority: 'Priority', due: 'Due', from: 'From', mailed: 'Mail', read: 'Read', unread: 'unread',
+      key: 'Key', value: 'Value', updated: 'Changed', post: 'Post', backToBoard: 'The board',
+    },
+    usage: {
+      title: 'Usage', since: 'From', until: 'To, in UTC', none: 'No tokens were reported', noneHint: 'Agents report what they spend; choose other days or all agents.', byDay: 'Tokens by day', byAgent: 'By agent', byPerson: 'By who began the turns', person: 'Person or program', csv: 'CSV',
+      counts: { total_input: 'Input', total_output: 'Output', total_thinking: 'Thinking', total_cache_read: 'Cache read', total_cache_write: 'Cache write', request_count: 'Reports' },
+    },
+    gateway: {
+      health: 'Health', state: 'State', ready: 'ready', notReady: 'takes no messages', version: 'Version', started: 'Started', uptime: 'Runs for', agents: 'Agents', memory: 'Memory', descriptors: 'Open files', goroutines: 'Goroutines', requests: 'HTTP requests',
+      noMetrics: 'Figures are off: metrics.enabled is false.', disk: 'Disk', freeFor: (kept: string) => `Free for ${kept}`, noDisk: 'How much room there is cannot be read.', minFree: (s: string) => `The gateway takes no messages below ${s} (database.min_free).`,
+      minutes: (m: number) => plural(m, 'minute', 'minutes'), hours: (h: number, m: number) => `${h} h ${m} min`, days: (d: number) => plural(d, 'day', 'days'),
+      help: 'If something is wrong', hints: [
+        ['coven-gateway doctor', 'looks at the configuration, the data and the gateway that runs.'], ['coven-gateway config print', 'says what is configured, and where each value is from.'],
+      ] as [string, string][], allMetrics: 'All figures, for Prometheus',
+      settings: 'Settings', settingsHint: 'What the gateway was started with. Change the file or the environment, check it with “coven-gateway config check”, and start the gateway again. Secrets are never shown.', sections: 'Sections', all: 'All', noSection: 'There is no such section',
+      nothingSet: 'Nothing is set; every value is a default', onlySet: 'Only what is set', key: 'Key', value: 'Value', origin: 'From', secret: 'set, not shown',
+    },
+  },
   chat: {
     noThread: 'There is no such conversation', noThreadHint: 'It was deleted, or it belongs to somebody else.', answered: 'The answer is complete', waiting: 'waits for you', took: (s: string) => `took ${s}`, failedSend: 'That did not work',
     title: 'Chat', newThread: 'New conversation', search: 'Search', threads: 'Conversations', archived: 'Archive', showArchived: 'Show the archive', hideArchived: 'Back from the archive',

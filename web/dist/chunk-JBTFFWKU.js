@@ -1,1 +1,0 @@
-import{p as o}from"./chunk-JFDNG72W.js";var t=o.admin,i=[{title:t.groups.now,sections:[]},{title:t.groups.who,sections:[]},{title:t.groups.tools,sections:[]},{title:t.groups.record,sections:[]},{title:t.groups.gateway,sections:[]}];export{i as a};
