@@ -138,14 +138,14 @@ function One({ tool: x }: { tool: Tool }) {
         {!x.available && <p class="warn-text">{t.unavailable}</p>}
         <form class="stack" noValidate onSubmit={(e) => { e.preventDefault(); void call(); }}>
           <AgentFilter value={agent} onChange={setAgent} all={t.asYourself} />
-          {plain && <TextArea label={t.input} class="mono" value={all} error={wrong['']} onInput={(e) => setAll(e.currentTarget.value)} />}
+          {plain && <TextArea label={t.input} value={all} error={wrong['']} onInput={(e) => setAll(e.currentTarget.value)} />}
           {properties.map(([name, s]) => {
             const label = required.includes(name) ? `${name} *` : name, type = typeOf(s), value = values[name];
             if (type === 'boolean') return <Checkbox key={name} label={label} hint={s.description} checked={value === true} onChange={(e) => set(name, e.currentTarget.checked)} />;
             const field = { label, error: wrong[name], value: (value as string) ?? '' };
             if (s.enum) return <Select key={name} {...field} hint={s.description} options={[{ value: '', label: '–' }, ...s.enum.map((e) => ({ value: String(e), label: String(e) }))]} onChange={(e) => set(name, e.currentTarget.value)} />;
             if (type === 'number' || type === 'integer') return <Input key={name} {...field} hint={s.description} inputMode="decimal" onInput={(e) => set(name, e.currentTarget.value)} />;
-            if (type === 'string') return <TextArea key={name} {...field} class="short" rows={1} hint={s.description} maxLength={s.maxLength} onInput={(e) => set(name, e.currentTarget.value)} />;
+            if (type === 'string') return <TextArea key={name} {...field} rows={1} hint={s.description} maxLength={s.maxLength} onInput={(e) => set(name, e.currentTarget.value)} />;
             return <TextArea key={name} {...field} hint={[s.description, t.asJSON(type)].filter(Boolean).join(' ')} onInput={(e) => set(name, e.currentTarget.value)} />;
           })}
           <div class="row"><Button kind="primary" type="submit" icon="tool" busy={busy} disabled={!x.enabled}>{t.call}</Button></div>
