@@ -13,13 +13,23 @@ export interface Section {
   load: () => Promise<{ default: ComponentType<SectionProps> }>;
 }
 
-const t = text.admin, i = text.inspect;
+const t = text.admin, m = text.manage.titles, i = text.inspect;
 
 export const sections: { title: string; sections: Section[] }[] = [
   { title: t.groups.now, sections: [
+    { name: '', title: m.dashboard, load: () => import('./dashboard') },
+    { name: 'agents', title: m.agents, load: () => import('./agents') },
     { name: 'waiting', title: i.waiting.title, load: () => import('./waiting') },
+    { name: 'bindings', title: m.bindings, load: () => import('./bindings') },
   ] },
-  { title: t.groups.who, sections: [] },
+  { title: t.groups.who, sections: [
+    { name: 'users', title: m.users, load: () => import('./users') },
+    { name: 'principals', title: m.principals, load: () => import('./principals') },
+    { name: 'tokens', title: m.tokens, load: () => import('./tokens') },
+    { name: 'devices', title: m.devices, load: () => import('./devices') },
+    { name: 'secrets', title: m.secrets, load: () => import('./secrets') },
+    { name: 'audit', title: m.audit, load: () => import('./audit') },
+  ] },
   { title: t.groups.tools, sections: [
     { name: 'tools', title: i.tools.page, load: () => import('./tools') },
   ] },
