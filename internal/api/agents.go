@@ -25,6 +25,20 @@ type Agent struct {
 	ConnectedAt  time.Time `json:"connected_at"`
 	LastSeen     time.Time `json:"last_seen"`
 	OpenTurns    int       `json:"open_turns"`
+	Git          *Git      `json:"git,omitempty"` // nil outside of a repository
+	Hostname     string    `json:"hostname,omitempty"`
+	OS           string    `json:"os,omitempty"`
+	Features     []string  `json:"features,omitempty"`
+}
+
+// Git is the state of an agent's repository when it connected.
+type Git struct {
+	Branch string `json:"branch"`
+	Commit string `json:"commit"`
+	Remote string `json:"remote"`
+	Dirty  bool   `json:"dirty"`
+	Ahead  int    `json:"ahead"`
+	Behind int    `json:"behind"`
 }
 
 func (a *API) listAgents(w http.ResponseWriter, r *http.Request) error {

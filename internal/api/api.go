@@ -246,6 +246,7 @@ func (a *API) routes() []route {
 		{"PUT /api/admin/agents/{id}/approval-policy", a.setApprovalPolicy},
 		{"POST /api/admin/agents/{id}/transfer", a.transferAgent},
 		{"DELETE /api/admin/agents/{id}/ownership", a.releaseAgent},
+		{"GET /api/admin/stats", a.stats},
 
 		{"GET /api/admin/secrets", a.listSecrets},
 		{"PUT /api/admin/secrets", a.putSecret},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"strconv"
 	"time"
 
 	"coven-gateway/internal/conversation"
@@ -43,4 +44,33 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) error {
 		out["groups"] = list
 	}
 	return writeJSON(w, http.StatusOK, out)
+}
+
+// maxStatsHours is how far back the statistics reach at most: four weeks.
+const maxStatsHours = 28 * 24
+
+// stats counts what has happened in the last hours, in spans of equal length.
+func (a *API) stats(w http.ResponseWriter, r *http.Request) error {
+	hours := 24
+	if s := r.URL.Query().Get("hours"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > maxStatsHours {
+			return fault.New(fault.Invalid, "hours must be from 1 to %d; got %q", maxStatsHours, s)
+		}
+		hours = n
+	}
+	const spans = 30
+	span := time.Duration(hours) * time.Hour / spans
+	list, err := a.Conversations.Activity(r.Context(), span, spans)
+	if err != nil {
+		return orGone(r.Context(), err)
+	}
+	buckets := make([]fields, len(list))
+	for i, x := range list {
+		f := usageFields(x.Usage)
+		f["at"], f["turns"], f["failed"], f["cancelled"] = stamp(x.At), x.Turns, x.Failed, x.Cancelled
+		f["first_event_ms_mean"], f["first_event_ms_max"] = x.FirstEventMean.Milliseconds(), x.FirstEventWorst.Milliseconds()
+		buckets[i] = f
+	}
+	return writeJSON(w, http.StatusOK, fields{"bucket_seconds": int64(span / time.Second), "buckets": buckets})
 }

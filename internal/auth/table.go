@@ -208,6 +208,7 @@ var Routes = map[string]Rule{
 	"PUT /api/admin/agents/{id}/approval-policy": {Admins, ScopeAdmin, NoObject},
 	"POST /api/admin/agents/{id}/transfer":       {Admins, ScopeAdmin, Managed},
 	"DELETE /api/admin/agents/{id}/ownership":    {Admins, ScopeAdmin, Managed},
+	"GET /api/admin/stats":                       {Admins, ScopeAdmin, NoObject},
 
 	"GET /api/admin/secrets":            {Admins, ScopeAdmin, NoObject},
 	"PUT /api/admin/secrets":            {Admins, ScopeAdmin, NoObject},

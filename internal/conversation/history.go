@@ -321,6 +321,19 @@ func (s *Service) UsageGroups(ctx context.Context, f UsageFilter, by UsageKey) (
 	return s.log.UsageGroups(ctx, f, by, MaxUsageGroups)
 }
 
+// MaxActivitySpans is how many spans of time Activity counts at once.
+const MaxActivitySpans = 60
+
+// Activity counts what has happened at all agents until now: in n spans of time, the oldest first. The caller
+// has to be one who may see everything. Faults: Invalid.
+func (s *Service) Activity(ctx context.Context, span time.Duration, n int) ([]Activity, error) {
+	if n < 1 || n > MaxActivitySpans || span < time.Minute {
+		return nil, fault.New(fault.Invalid, "activity is counted in 1 to %d spans of at least a minute", MaxActivitySpans)
+	}
+	first := time.Now().Truncate(span).Add(-time.Duration(n-1) * span)
+	return s.log.Activity(ctx, first, span, n)
+}
+
 // UsageTotal sums usage reports.
 func (s *Service) UsageTotal(ctx context.Context, f UsageFilter) (UsageTotal, error) {
 	if !f.Since.IsZero() && !f.Until.IsZero() && f.Until.Before(f.Since) {

@@ -49,6 +49,8 @@ type Log interface {
 	// UsageReports returns the usage reports of a thread in order; of one principal's turns unless
 	// it is "".
 	UsageReports(ctx context.Context, threadID, principalID string, after int64, limit int) ([]UsageReport, error)
+	// Activity counts what has happened in n spans of time, the first of which begins at since.
+	Activity(ctx context.Context, since time.Time, span time.Duration, n int) ([]Activity, error)
 	// UsageTotal sums usage reports.
 	UsageTotal(ctx context.Context, f UsageFilter) (UsageTotal, error)
 	// UsageGroups sums usage reports by what they have in common, in the order of the keys.
@@ -230,6 +232,18 @@ type UsageFilter struct {
 	AgentID, ThreadID string
 	Since, Until      time.Time // Since ≤ time < Until
 	PrincipalID       string    // who began the turns; Service.UsageTotal decides it
+}
+
+// An Activity is what has happened at all agents in a span of time. Turns that were removed are not in it,
+// what they have used is.
+type Activity struct {
+	At              time.Time     // its beginning
+	Turns           int64         // that began
+	Failed          int64         // of these, those that did not end as they should
+	Cancelled       int64         // of these, those that somebody stopped
+	FirstEventMean  time.Duration // from the beginning of a turn to the agent's first event; 0 where no agent has answered
+	FirstEventWorst time.Duration
+	Usage
 }
 
 // A UsageTotal is a sum of usage reports.

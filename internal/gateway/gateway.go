@@ -535,6 +535,7 @@ func (l agentList) List() []api.Agent {
 		agents[i] = api.Agent{
 			ID: a.ID, Name: a.Name, Connected: true, InstanceID: a.InstanceID, PrincipalID: a.PrincipalID, Capabilities: a.Capabilities, Workspaces: a.Workspaces,
 			WorkingDir: a.WorkingDir, Backend: a.Backend, ConnectedAt: a.ConnectedAt, LastSeen: a.LastSeen, OpenTurns: a.OpenTurns,
+			Git: (*api.Git)(a.Git), Hostname: a.Hostname, OS: a.OS, Features: a.Features,
 		}
 	}
 	return agents

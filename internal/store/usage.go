@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"math"
+	"time"
 
 	"coven-gateway/internal/conversation"
 )
@@ -75,4 +77,63 @@ func (l Log) UsageGroups(ctx context.Context, f conversation.UsageFilter, by con
 		err = row.Scan(&g.Key, &g.Reports, &g.Input, &g.Output, &g.CacheRead, &g.CacheWrite, &g.Thinking)
 		return g, err
 	}, `SELECT COALESCE(`+usageKeys[by]+`, '') AS key, `+usageSums+` FROM (`+usageRows+`) GROUP BY key ORDER BY key LIMIT $6`, append(usageFilter(f), limit)...)
+}
+
+// Activity implements conversation.Log.
+func (l Log) Activity(ctx context.Context, since time.Time, span time.Duration, n int) ([]conversation.Activity, error) {
+	from, step := micros(since), span.Microseconds()
+	out := make([]conversation.Activity, n)
+	for i := range out {
+		out[i].At = since.Add(time.Duration(i) * span)
+	}
+	turns := func(rows *sql.Rows) error {
+		var i int
+		var a conversation.Activity
+		var mean, worst int64
+		if err := rows.Scan(&i, &a.Turns, &a.Failed, &a.Cancelled, &mean, &worst); err != nil {
+			return err
+		}
+		b := &out[i]
+		b.Turns, b.Failed, b.Cancelled = a.Turns, a.Failed, a.Cancelled
+		b.FirstEventMean, b.FirstEventWorst = time.Duration(mean)*time.Microsecond, time.Duration(worst)*time.Microsecond
+		return nil
+	}
+	err := l.each(ctx, turns, `
+		SELECT (started_at - $1) / $2, COUNT(*), SUM(state IN ('failed', 'interrupted', 'expired')), SUM(state = 'cancelled'),
+			CAST(COALESCE(AVG(CASE WHEN first_event_at > 0 THEN first_event_at - started_at END), 0) AS INTEGER),
+			MAX(CASE WHEN first_event_at > 0 THEN first_event_at - started_at ELSE 0 END)
+		FROM turns WHERE started_at >= $1 AND started_at < $1 + $2 * $3 GROUP BY 1`, from, step, n)
+	if err != nil {
+		return nil, err
+	}
+	usage := func(rows *sql.Rows) error {
+		var i int
+		var u conversation.Usage
+		if err := rows.Scan(&i, &u.Input, &u.Output, &u.CacheRead, &u.CacheWrite, &u.Thinking); err != nil {
+			return err
+		}
+		out[i].Usage = u
+		return nil
+	}
+	return out, l.each(ctx, usage, `
+		SELECT (at - $1) / $2, SUM(input_tokens), SUM(output_tokens), SUM(cache_read_tokens), SUM(cache_write_tokens), SUM(thinking_tokens) FROM (
+			SELECT at, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, thinking_tokens FROM usage WHERE at >= $1 AND at < $1 + $2 * $3
+			UNION ALL
+			SELECT at, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, thinking_tokens FROM pruned_usage WHERE at >= $1 AND at < $1 + $2 * $3)
+		GROUP BY 1`, from, step, n)
+}
+
+// each has f read every row of a query.
+func (l Log) each(ctx context.Context, f func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := l.db.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }

@@ -585,6 +585,10 @@ var groups = []group{
 			body: body{json: "Transfer"}, answers: done, errors: []int{404},
 		},
 		{route: "DELETE /api/admin/agents/{id}/ownership", id: "releaseAgent", summary: "Release an agent id", answers: done, errors: []int{404}},
+		{
+			route: "GET /api/admin/stats", id: "getStats", summary: "Count what has happened lately",
+			text: "In thirty spans of equal length, the oldest first; the last one is not over.", query: []parameter{{"hours", number, "how far back, 1 to 672; 24 where it is missing"}}, answers: one(200, "Stats"),
+		},
 
 		{route: "GET /api/admin/secrets", id: "listSecrets", summary: "List secrets, without their values", answers: one(200, "Secrets")},
 		{route: "PUT /api/admin/secrets", id: "putSecret", summary: "Store a secret", body: body{json: "NewSecret"}, answers: one(200, "Secret"), errors: []int{409}},

@@ -78,9 +78,6 @@ function One({ id }: { id: string }) {
   const cancel = async (x: Turn) => {
     if (await confirm({ title: ta.cancelTitle, body: ta.cancelBody(x.sender), action: ta.cancel, danger: true })) await act(() => api.post(`api/turns/${part(x.request_id)}/cancel`, { reason: ta.cancelReason }), ta.cancelled, turns.reload);
   };
-  const disconnect = async () => {
-    if (await confirm({ title: ta.disconnectTitle(called), body: ta.disconnectBody(l?.open_turns ?? 0), action: ta.disconnect, danger: true })) await act(() => api.post(`api/admin/agents/${part(id)}/disconnect`), ta.disconnected, list.reload);
-  };
   const release = async () => {
     if (await confirm({ title: ta.releaseTitle(id), body: ta.releaseBody, action: ta.release, danger: true })) await act(() => api.delete(`api/admin/agents/${part(id)}/ownership`), ta.released, list.reload);
   };
@@ -94,7 +91,6 @@ function One({ id }: { id: string }) {
       <Card title={called} actions={<>
         <Button kind="primary" icon="chat" onClick={() => { choose(id); navigate(''); }}>{ta.chat}</Button>
         {l && <Button icon="info" onClick={() => show('inject')}>{ta.inject}</Button>}
-        {l && <Button icon="exit" onClick={() => void disconnect()}>{ta.disconnect}</Button>}
         <Button icon="user" onClick={() => show('transfer')}>{ta.transfer}</Button>
         {a.owned && <Button icon="link" onClick={() => void release()}>{ta.release}</Button>}
         {a.principal?.status === 'approved' && <Button icon="lock" onClick={() => void revoke()}>{t.principals.revoke}</Button>}
