@@ -21,10 +21,7 @@ func administrator(t *testing.T) (*window, auth.Principal) {
 	t.Helper()
 	g := gatewaytest.New(t, gatewaytest.Locked, func(c *config.Config) { c.Server.ShutdownGrace = 100 * time.Millisecond })
 	p, token := g.Principal("Olga", auth.Owner)
-	w := open(t, g, "/static/none")
-	w.mu.Lock()
-	w.wrong = nil // there is nothing at that address, which is the gateway's all the same
-	w.mu.Unlock()
+	w := open(t, g, "/login")
 	eval[bool](w, fmt.Sprintf("fetch('/api/session', {method: 'POST', headers: {Authorization: 'Bearer %s'}}).then(r => { window.in = r.ok }), true", token))
 	w.await("window.in")
 	return w, p
@@ -109,6 +106,9 @@ func TestAdministration(t *testing.T) {
 	w.confirm("Delete")
 	w.sees("There are no secrets")
 
+	if err := w.g.Identity().TransferAgent(gatewaytest.Ctx(), "worker", me.ID); err != nil {
+		t.Fatal(err)
+	}
 	w.visit("bindings")
 	w.press("New binding")
 	w.enter("Frontend", "matrix")

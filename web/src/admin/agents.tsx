@@ -10,7 +10,7 @@ import { confirm } from '../ui/dialog';
 import { Table } from '../ui/table';
 import { toast } from '../ui/toast';
 import { text } from '../text/en';
-import { act, all, Back, Facts, FormDialog, Id, live, Missing, principals, State, Trouble, useLoad, useNames, When, Who, Words, type Principal } from './kit';
+import { act, done, all, Back, Facts, FormDialog, Id, live, Missing, principals, State, Trouble, useLoad, useNames, When, Who, Words, type Principal } from './kit';
 import type { SectionProps } from './sections';
 
 const t = text.manage, ta = t.agents;
@@ -167,7 +167,9 @@ function Transfer({ id, owner, onClose, then }: { id: string; owner: string; onC
   const who = useLoad(principals);
   const [to, set] = useState('');
   const submit = async () => {
-    await act(async () => { await api.post(`api/admin/agents/${part(id)}/transfer`, { principal_id: to }); onClose(); }, ta.transferred, then);
+    await api.post(`api/admin/agents/${part(id)}/transfer`, { principal_id: to });
+    onClose();
+    await done(ta.transferred, then);
   };
   return (
     <FormDialog title={ta.transferTitle(id)} action={ta.transfer} danger onClose={onClose} onSubmit={submit}>

@@ -34,7 +34,7 @@ function List() {
     <>
       <Verify />
       <form class="table-tools" onSubmit={(e) => { e.preventDefault(); go(f); }}>
-        <Input label={ta.action} value={f.action} placeholder="token.create" onInput={put('action')} />
+        <Input label={ta.action} value={f.action} placeholder="create_token" onInput={put('action')} />
         <Input label={ta.actor} value={f.actor} placeholder={ta.idOf} onInput={put('actor')} />
         <Input label={ta.target} value={f.target} placeholder={ta.idOf} onInput={put('target')} />
         <Button type="submit" icon="search">{ta.filter}</Button>

@@ -7,7 +7,7 @@ import { Button, Card, Input, Select, Skeleton } from '../ui/basic';
 import { confirm } from '../ui/dialog';
 import { Table } from '../ui/table';
 import { text } from '../text/en';
-import { act, Back, Facts, FormDialog, Id, live, Missing, State, Trouble, useLoad, useNames, When, Who } from './kit';
+import { act, done, Back, Facts, FormDialog, Id, live, Missing, State, Trouble, useLoad, useNames, When, Who } from './kit';
 import type { SectionProps } from './sections';
 
 const t = text.manage, tb = t.bindings;
@@ -64,7 +64,9 @@ function Bind({ of: b, onClose, then }: { of: Partial<Binding>; onClose: () => v
   const put = (name: keyof typeof f) => (e: { currentTarget: { value: string } }) => set({ ...f, [name]: e.currentTarget.value });
   const fixed = !!b.binding_id;
   const submit = async () => {
-    await act(async () => { await api.post('api/bindings', f); onClose(); }, tb.bound(f.channel_id, f.agent_id), then);
+    await api.post('api/bindings', f);
+    onClose();
+    await done(tb.bound(f.channel_id, f.agent_id), then);
   };
   return (
     <FormDialog title={fixed ? tb.rebindTitle(f.channel_id) : tb.create} action={fixed ? tb.rebind : t.create} onClose={onClose} onSubmit={submit}>

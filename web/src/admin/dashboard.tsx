@@ -39,7 +39,7 @@ export default function Dashboard() {
         <Figure title={td.running} value={d && `${d.turns.turns.length}${d.turns.has_more ? '+' : ''}`} />
         <Figure title={td.turns} value={stats.data && turns.toLocaleString('en')} />
         <Figure title={td.failed} value={stats.data && (turns ? `${failed.toLocaleString('en')} (${(failed / turns * 100).toFixed(1)} %)` : '0')} />
-        <Figure title={td.firstEvent} value={stats.data && ms(mean)} />
+        <Figure title={td.firstEvent} value={stats.data && (answered.length ? ms(mean) : "–")} />
         <Figure title={td.tokens} value={stats.data && short(sum((x) => x.input_tokens + x.output_tokens + x.thinking_tokens))} />
       </div>
       <Trouble of={stats} />

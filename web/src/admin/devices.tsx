@@ -7,7 +7,7 @@ import { Badge, Button, Card, Checkbox, Empty, Skeleton } from '../ui/basic';
 import { confirm } from '../ui/dialog';
 import { Table } from '../ui/table';
 import { text } from '../text/en';
-import { act, Back, Facts, FormDialog, Id, live, Missing, Notice, State, Trouble, useLoad, useNames, When, Who, type Principal } from './kit';
+import { act, done, Back, Facts, FormDialog, Id, live, Missing, Notice, State, Trouble, useLoad, useNames, When, Who, type Principal } from './kit';
 import type { SectionProps } from './sections';
 
 const t = text.manage, td = t.devices;
@@ -64,7 +64,9 @@ export default function Devices({ id }: SectionProps) {
 function Approve({ of: l, onClose, then }: { of: Link; onClose: () => void; then: () => unknown }) {
   const [sure, set] = useState(false);
   const submit = async () => {
-    await act(async () => { await api.post(`api/admin/link/${part(l.code)}/approve`, { known: sure }); onClose(); }, td.approved(l.device_name), then);
+    await api.post(`api/admin/link/${part(l.code)}/approve`, { known: sure });
+    onClose();
+    await done(td.approved(l.device_name), then);
   };
   return (
     <FormDialog title={td.approveTitle(l.device_name)} action={td.approve} danger={!!l.known} onClose={onClose} onSubmit={submit}>

@@ -62,10 +62,17 @@ export async function act(what: () => Promise<unknown>, done: string, then?: () 
     toast(reason(err), 'bad');
     return false;
   }
-  toast(done, 'good');
-  await then?.();
+  await finished(done, then);
   return true;
 }
+
+/** Says that something was done, and brings the page up to date. */
+async function finished(what: string, then?: () => unknown): Promise<void> {
+  toast(what, 'good');
+  await then?.();
+}
+
+export { finished as done };
 
 /** What a page shows where it could not be loaded, or an explanation above it. */
 export function Trouble({ of }: { of: Loaded<unknown> }) {

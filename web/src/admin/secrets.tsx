@@ -9,7 +9,7 @@ import { PasswordInput } from '../ui/password';
 import { confirm } from '../ui/dialog';
 import { Table } from '../ui/table';
 import { text } from '../text/en';
-import { act, Back, Facts, FormDialog, Id, Missing, Once, Trouble, useLoad, useNames, When, Who } from './kit';
+import { act, done, Back, Facts, FormDialog, Id, Missing, Once, Trouble, useLoad, useNames, When, Who } from './kit';
 import type { SectionProps } from './sections';
 
 const t = text.manage, ts = t.secrets;
@@ -81,7 +81,9 @@ function Put({ of: x, onClose, then }: { of: Partial<Secret>; onClose: () => voi
   const agents = useLoad(() => api.get<{ id: string; name: string }[]>('api/agents'));
   const [name, setName] = useState(x.name ?? ''), [agent, setAgent] = useState(x.agent_id ?? ''), [value, setValue] = useState('');
   const submit = async () => {
-    await act(async () => { await api.put('api/admin/secrets', { name: name.trim(), agent_id: agent.trim(), value }); onClose(); }, t.saved, then);
+    await api.put('api/admin/secrets', { name: name.trim(), agent_id: agent.trim(), value });
+    onClose();
+    await done(t.saved, then);
   };
   return (
     <FormDialog title={x.id ? ts.replaceTitle(name) : ts.create} action={x.id ? ts.replace : t.create} onClose={onClose} onSubmit={submit}>
