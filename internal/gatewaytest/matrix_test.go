@@ -1340,7 +1340,7 @@ var routes = map[string]route{
 	"GET /api/files/{id}":         {rule: readsOwn, request: func(x *trial) request { return request{path: "/api/files/" + x.object().file} }},
 	"GET /api/stats/usage": {rule: readsOwn, request: func(x *trial) request {
 		o := x.object()
-		return request{path: "/api/stats/usage?agent_id=" + o.agent + "&thread_id=" + o.thread, sees: fmt.Sprintf(`"total_input":%d`, tokensSpent)}
+		return request{path: "/api/stats/usage?agent_id=" + o.agent + "&thread_id=" + o.thread + "&group_by=agent", sees: fmt.Sprintf(`"total_input":%d`, tokensSpent)}
 	}},
 
 	"GET /api/admin/principals": {rule: admins, request: plain},
