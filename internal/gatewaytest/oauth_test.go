@@ -216,8 +216,13 @@ func TestOAuthRefusals(t *testing.T) {
 			}
 		}
 		for _, c := range []struct{ name, value, word string }{
-			{"code_challenge", "", "invalid_request"}, {"code_challenge", "short", "invalid_request"}, {"code_challenge_method", "plain", "invalid_request"}, {"code_challenge_method", "", "invalid_request"},
-			{"response_type", "token", "unsupported_response_type"}, {"resource", "https://other.example/mcp", "invalid_target"}, {"scope", "admin", "invalid_scope"},
+			{"code_challenge", "", "invalid_request"},
+			{"code_challenge", "short", "invalid_request"},
+			{"code_challenge_method", "plain", "invalid_request"},
+			{"code_challenge_method", "", "invalid_request"},
+			{"response_type", "token", "unsupported_response_type"},
+			{"resource", "https://other.example/mcp", "invalid_target"},
+			{"scope", "admin", "invalid_scope"},
 		} {
 			if status, to := follow(c.name, c.value); status != http.StatusBadRequest || to != "" {
 				t.Errorf("%s=%s leads to another web site: %d %q", c.name, c.value, status, to)

@@ -170,9 +170,14 @@ func mcpEnd(path, id string) operation {
 
 // authorization is what a client asks with (RFC 6749, 7636 and 8707).
 var authorization = []parameter{
-	{"client_id!", str, ""}, {"redirect_uri!", str, "one of those that were registered; the port of a loopback address may be another"}, {"response_type!", oneOf("code"), ""},
-	{"code_challenge!", str, ""}, {"code_challenge_method!", oneOf("S256"), ""}, {"scope", str, "some of `tools`, `agents` and `resources`; all without"},
-	{"state", upTo(auth.MaxState), ""}, {"resource", str, "the MCP server"},
+	{"client_id!", str, ""},
+	{"redirect_uri!", str, "one of those that were registered; the port of a loopback address may be another"},
+	{"response_type!", oneOf("code"), ""},
+	{"code_challenge!", str, ""},
+	{"code_challenge_method!", oneOf("S256"), ""},
+	{"scope", str, "some of `tools`, `agents` and `resources`; all without"},
+	{"state", upTo(auth.MaxState), ""},
+	{"resource", str, "the MCP server"},
 }
 
 // groups are the whole API in the order in which it is shown.
