@@ -1428,7 +1428,7 @@ var routes = map[string]route{
 		return request{path: "/api/admin/mcp/servers/" + x.upstream() + "/test"}
 	}},
 	"GET /api/admin/mcp/servers/{name}/logs": {rule: admins, request: func(x *trial) request { return request{path: "/api/admin/mcp/servers/" + x.upstream() + "/logs"} }},
-	"GET /api/admin/stats": {rule: admins, request: plain},
+	"GET /api/admin/stats":                   {rule: admins, request: plain},
 
 	"GET /api/admin/secrets":            {rule: admins, request: plain},
 	"PUT /api/admin/secrets":            {rule: admins, request: func(*trial) request { return request{body: `{"name":"MATRIX","agent_id":"nobody","value":"v"}`} }},
