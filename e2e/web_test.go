@@ -33,11 +33,12 @@ type window struct {
 
 	mu    sync.Mutex
 	down  bool     // the gateway is being restarted: what cannot be loaded is no complaint
+	asks  bool     // the gateway asks who is there: what it refuses is no complaint
 	wrong []string // guarded by mu
 }
 
-// open shows a page in a browser of its own.
-func open(t *testing.T, g *gatewaytest.Gateway, path string) *window {
+// open shows a page in a browser of its own, which is made ready before.
+func open(t *testing.T, g *gatewaytest.Gateway, path string, ready ...func(*window)) *window {
 	t.Helper()
 	w := &window{t: t, g: g}
 	ctx := browser(t)
@@ -53,6 +54,9 @@ func open(t *testing.T, g *gatewaytest.Gateway, path string) *window {
 	})
 	w.ctx = ctx
 	w.size(1280, 800)
+	for _, f := range ready {
+		f(w)
+	}
 	run(t, ctx, chromedp.Navigate(g.URL+path))
 	return w
 }
@@ -74,9 +78,9 @@ func (w *window) watch(ev any) {
 		complain("exception: %v %v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception)
 	case *log.EventEntryAdded:
 		w.mu.Lock()
-		down := w.down
+		expected := w.down || w.asks && strings.Contains(e.Entry.Text, "with a status of 4")
 		w.mu.Unlock()
-		if e.Entry.Level == log.EntryLevelError && (!down || e.Entry.Source != log.EntrySourceNetwork) {
+		if e.Entry.Level == log.EntryLevelError && (!expected || e.Entry.Source != log.EntrySourceNetwork) {
 			complain("log: %s %s", e.Entry.Text, e.Entry.URL)
 		}
 	case *network.EventRequestWillBeSent:

@@ -109,3 +109,13 @@ func Show(p auth.Proof) context.Context {
 
 // with returns a context of a principal's own call.
 func with(p auth.Principal) context.Context { return auth.With(context.Background(), p) }
+
+// FirstOwner is the link that the gateway prints for its first owner; "" where there is one.
+func (g *Gateway) FirstOwner() string {
+	g.t.Helper()
+	link, _, err := g.gw.FirstOwner(context.Background())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return link
+}
