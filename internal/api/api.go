@@ -595,7 +595,7 @@ func writeError(w *response, err error) {
 		w.Header().Set("Retry-After", "1")
 	case fault.Limited:
 		if f, ok := errors.AsType[*fault.Error](err); ok {
-			w.Header().Set("Retry-After", strconv.Itoa(int(max(f.After, time.Second).Seconds())))
+			w.Header().Set("Retry-After", strconv.Itoa(retryAfter(f.After)))
 		}
 	case fault.Unauthenticated:
 		if w.Header().Get("WWW-Authenticate") == "" {
@@ -716,4 +716,10 @@ func orGone(ctx context.Context, err error) error {
 		return f
 	}
 	return clientGone(err)
+}
+
+// retryAfter is a time in whole seconds, at least one: rounded up, so that who waits for so long is not refused
+// again. A millisecond more or less is none.
+func retryAfter(d time.Duration) int {
+	return max(1, int((d+time.Second-time.Millisecond)/time.Second))
 }

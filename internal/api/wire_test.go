@@ -203,3 +203,11 @@ func BenchmarkEncodeText(b *testing.B) {
 		})
 	}
 }
+
+func TestRetryAfter(t *testing.T) {
+	for d, want := range map[time.Duration]int{0: 1, time.Millisecond: 1, time.Second: 1, time.Second + time.Nanosecond: 1, 9*time.Second + time.Second/10: 10, 30 * time.Second: 30} {
+		if got := retryAfter(d); got != want {
+			t.Errorf("%s is %d seconds, want %d", d, got, want)
+		}
+	}
+}
