@@ -127,7 +127,7 @@ func TestFirstOwnerWithPasskey(t *testing.T) {
 	w.visit(strings.TrimPrefix(link, g.URL))
 	w.says("Sign in with your link")
 	w.press("Go on")
-	w.says("this link is not good, or not any more")
+	w.says("This link is not good, or not any more.")
 	w.visit("/account")
 	w.says("on one device")
 	if got := eval[string](w, "document.querySelector('#you .badge').innerText + document.querySelector('input[name=username]').value"); got != "ownerann.archer" {
@@ -204,7 +204,7 @@ func TestInviteWithPassword(t *testing.T) {
 			w.await("!document.querySelector('[role=alert]')") // the wait is over
 			break
 		}
-		if said != "wrong name or password" || i > 20 {
+		if said != "Wrong name or password." || i > 20 {
 			t.Fatalf("attempt %d: %s", i, said)
 		}
 	}
@@ -327,44 +327,61 @@ func TestAccessibleSignIn(t *testing.T) {
 	fresh := open(t, g, "/login", authenticator)
 	fresh.says("This gateway has no owner yet")
 	fresh.accessible("a login without an owner")
-	w := owner(t, g, authenticator, true)
-	signInPages(w, func(what string) {
+	signInPages(t, g, func(w *window, what string) {
 		w.accessible(what)
 		w.size(390, 800)
 		if wide := eval[int](w, "document.documentElement.scrollWidth"); wide > 390 {
 			t.Errorf("%s is %d pixels wide on a phone", what, wide)
 		}
-		w.size(1280, 800)
 	})
 }
 
-// signInPages shows one page after the other to somebody who has become the owner with a passkey.
-func signInPages(w *window, see func(name string)) {
+// signInScreenshots takes pictures of the pages of signing in.
+func signInScreenshots(t *testing.T, dir string) {
+	g := locked(t)
+	open(t, g, "/login", authenticator).shoot(dir, "login-no-owner")
+	signInPages(t, g, func(w *window, name string) { w.shoot(dir, name) })
+}
+
+// signInPages shows one page after the other to somebody who becomes the owner with a passkey.
+func signInPages(t *testing.T, g *gatewaytest.Gateway, see func(w *window, name string)) {
+	t.Helper()
+	w := open(t, g, strings.TrimPrefix(g.FirstOwner(), g.URL), authenticator)
+	w.fill("input[name=display_name]", "Ann Archer")
+	see(w, "setup")
+	w.press("Go on")
+	w.says("Welcome, Ann Archer")
+	see(w, "welcome")
+	w.press("With a passkey")
+	w.await("location.pathname == '/' && document.querySelector('.side-foot')")
 	w.visit("/account")
 	w.says("this one")
 	w.await("document.querySelector('#passkeys li')")
-	see("account")
-	age(w.t, w.g, w)
+	see(w, "account")
+	eval[bool](w, "(document.getElementById('sessions').scrollIntoView(), true)")
+	see(w, "account-sessions")
+	age(t, g, w)
 	w.press("Add a passkey")
 	w.await("document.querySelector('dialog[open] input')")
 	w.key(kb.Enter)
 	w.await("document.querySelector('dialog[open]')?.innerText.includes('Show again who you are')")
-	see("reauthentication")
+	see(w, "reauthentication")
 	w.key(kb.Escape)
 	w.visit("/invite/none")
 	w.says("You are invited")
-	see("invite")
+	see(w, "invite")
 	w.visit("/setup#none")
 	w.says("Sign in with your link")
 	w.press("Go on")
 	w.says("not any more")
-	see("setup-spent")
+	see(w, "setup-spent")
+	w.size(1280, 800)
 	w.visit("/account")
 	w.signOut()
 	w.fill("input[name=username]", "ann")
 	w.fill("input[name=password]", "wrong")
 	w.key(kb.Enter)
-	w.says("wrong name or password")
+	w.says("Wrong name or password.")
 	eval[bool](w, "(document.querySelector('.login summary').click(), true)")
-	see("login")
+	see(w, "login")
 }

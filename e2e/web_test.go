@@ -420,7 +420,8 @@ func TestScreenshots(t *testing.T) {
 	w.shoot(dir, "palette")
 	run(t, w.ctx, chromedp.Navigate(g.URL+"/login"))
 	w.await("document.querySelector('.login')")
-	w.shoot(dir, "login")
+	w.shoot(dir, "login-open")
+	signInScreenshots(t, dir)
 }
 
 // shoot takes the four pictures of what is shown.

@@ -58,12 +58,17 @@ export function OpenGate() {
 }
 
 export function OpenAdvice() {
-  return <div class="advice"><p>{text.signIn.openChange}</p><pre>coven-gateway init</pre><p>{text.signIn.openThen}</p></div>;
+  return <div class="advice"><p>{text.signIn.openChange}</p><pre>coven-gateway init{'\n'}coven-gateway bootstrap --link</pre><p>{text.signIn.openThen}</p></div>;
 }
 
 /** Why something was refused, said at once. */
 export function Refusal({ children }: { children: ComponentChildren }) {
   return <p class="refusal" role="alert">{children}</p>;
+}
+
+/** What the gateway says, as a sentence. */
+function sentence(s: string): string {
+  return s.charAt(0).toUpperCase() + s.slice(1) + (/[.!?…]$/.test(s) ? '' : '.');
 }
 
 /** Something that the gateway may refuse: runs it, keeps why it was, and how many seconds to wait before the next attempt. */
@@ -81,7 +86,7 @@ export function useAttempt() {
       setWait(err.retryAfter);
       setError(text.signIn.tooOften(err.retryAfter));
     } else {
-      setError(reason(err));
+      setError(sentence(reason(err)));
     }
   };
   /** Runs it; what names what is busy meanwhile. Says whether it was done. */

@@ -34,7 +34,7 @@ export default function Invite({ params }: PageProps) {
   };
   return (
     <Gate title={t.inviteTitle} icon="mail" lead={t.inviteBody}>
-      {error && <Refusal>{error}{spent && `. ${t.spent}`}</Refusal>}
+      {error && <Refusal>{error}{spent && ` ${t.spent}`}</Refusal>}
       <form class="stack" onSubmit={(e) => void accept(e)}>
         {names.fields}
         <Button kind="primary" type="submit" busy={!!busy} disabled={wait > 0}>{wait > 0 ? text.signIn.wait(wait) : t.goOn}</Button>

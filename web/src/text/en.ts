@@ -26,7 +26,7 @@ export const text = {
     lost: 'Have you lost your passkey or password? An administrator can make a link for you that lets you in once. If there is none, whoever runs the gateway makes one with “coven-gateway bootstrap --link”.',
     wait: (s: number) => `Wait ${plural(s, 'second', 'seconds')}`, tooOften: (s: number) => `There were too many attempts. You can try again in ${plural(s, 'second', 'seconds')}.`,
     openTitle: 'Nobody has to sign in here', openBody: 'This gateway is open: whoever reaches it from its own machine may do everything, without a name.',
-    openChange: 'To have people sign in, give the gateway a secret and start it again:', openThen: 'It then prints a link that makes you its owner.',
+    openChange: 'To have people sign in, stop the gateway and run', openThen: 'The first writes a configuration with a secret, the second prints a link that lets you in as the owner. Then start the gateway again.',
     noOwnerTitle: 'This gateway has no owner yet', noOwner: 'It has printed a link when it started. Open that link: it makes you the owner. It is good for an hour; a restart prints another.',
     passkeyGaveUp: 'No passkey was used. You can try again, or sign in in another way.', passkeyKnown: 'This device has a passkey of yours already.',
     passkeyElsewhere: (where: string) => `Passkeys of this gateway are for ${where}. Open these pages there.`, passkeyUnsupported: 'This device cannot make a passkey that this gateway takes.',
@@ -34,7 +34,7 @@ export const text = {
     againNothing: 'You have neither a passkey nor a password. Log out and sign in again with a new link, or let an administrator make you one.',
   },
   join: {
-    setupTitle: 'Become the owner', setupBody: 'You are the first one here. As the owner you may do everything, and let others in.', resetTitle: 'Sign in with your link', resetBody: 'Going on ends all your sessions and takes away your old password and passkeys; then you choose a new way to sign in.',
+    setupTitle: 'Become the owner', setupBody: 'You are the first one here. As the owner you may do everything, and let others in.', resetTitle: 'Sign in with your link', resetBody: 'Going on ends your sessions and takes away the password and the passkeys that you may have. Then you choose a new way to sign in.',
     inviteTitle: 'You are invited', inviteBody: 'How do you want to be called here? The link is good once.', noLink: 'This link is not whole', noLinkBody: 'Open it as it was printed or sent to you, with everything behind the “#”.',
     display: 'Your name', displayHint: 'As others see it', name: 'Name to sign in with', nameHint: '2 to 32 small letters, digits, dots, dashes', goOn: 'Go on', spent: 'A link is good once, and not for long. Ask whoever sent it to you for another one.',
     spentOwner: 'Start the gateway again, and it prints another link; or stop it and run “coven-gateway bootstrap --link”.', signInInstead: 'Sign in instead',
