@@ -15,8 +15,11 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"coven-gateway/internal/auth"
 	"coven-gateway/internal/config"
+	"coven-gateway/internal/demo"
 	"coven-gateway/internal/gatewaytest"
+	"coven-gateway/sdk/agent"
 )
 
 const password = "three old bicycles in the rain"
@@ -218,6 +221,8 @@ func TestInviteWithPassword(t *testing.T) {
 // TestEndSession: a session that is ended elsewhere loses its page at once, and a new password ends all others.
 func TestEndSession(t *testing.T) {
 	g := locked(t)
+	_, token := g.Principal("agents", auth.Member)
+	startAgent(t, g, demo.ID, demo.Handler{Pace: time.Millisecond}, func(o *agent.Options) { o.Credentials = agent.Token(token) })
 	one := owner(t, g, stranger, false)
 	signIn := func() *window {
 		w := open(t, g, "/", stranger)
@@ -228,11 +233,17 @@ func TestEndSession(t *testing.T) {
 		return w
 	}
 	other := signIn()
+	other.say("a word") // and follows the conversation
+	other.await("document.querySelector('.turn')?.ariaBusy == 'false'")
+	eval[bool](other, "(window.asked = 0, window.fetch = new Proxy(fetch, {apply(f, self, args) { if (String(args[0]).endsWith('api/me')) asked++; return Reflect.apply(f, self, args) }}), true)")
 	one.visit("/account")
 	one.says("this one")
 	one.press("End the session of")
 	one.await("document.querySelectorAll('#sessions li').length == 1")
 	other.await("location.pathname == '/login' && document.querySelector('.login form')")
+	if eval[int](other, "asked") == 0 {
+		t.Error("a stream that ends does not ask whether its session has")
+	}
 	other = signIn()
 	one.visit("/account")
 	one.press("End all others")

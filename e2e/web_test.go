@@ -158,18 +158,20 @@ func withDemo(t *testing.T, pace time.Duration) (*gatewaytest.Gateway, func()) {
 }
 
 // startAgent connects an agent until the test ends, and returns what waits until it is there.
-func startAgent(t *testing.T, g *gatewaytest.Gateway, id string, h agent.Handler) (welcomed func()) {
+func startAgent(t *testing.T, g *gatewaytest.Gateway, id string, h agent.Handler, configure ...func(*agent.Options)) (welcomed func()) {
 	t.Helper()
 	welcome := make(chan struct{}, 1)
 	running, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() {
-		done <- agent.Run(running, agent.Options{
-			Server: g.GRPCAddr(), ID: id, Name: strings.ToUpper(id[:1]) + id[1:], Logger: slog.New(slog.DiscardHandler), Handler: h,
-			BackoffMin: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond, Capabilities: []string{"base", "chat", "notes", "ui"},
-			OnWelcome: func(agent.Welcome) { welcome <- struct{}{} },
-		})
-	}()
+	o := agent.Options{
+		Server: g.GRPCAddr(), ID: id, Name: strings.ToUpper(id[:1]) + id[1:], Logger: slog.New(slog.DiscardHandler), Handler: h,
+		BackoffMin: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond, Capabilities: []string{"base", "chat", "notes", "ui"},
+		OnWelcome: func(agent.Welcome) { welcome <- struct{}{} },
+	}
+	for _, f := range configure {
+		f(&o)
+	}
+	go func() { done <- agent.Run(running, o) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {
