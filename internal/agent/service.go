@@ -23,9 +23,9 @@ const (
 // ServerOptions are the options that a server for agents needs. Connections are pinged after an
 // idle time of keepAlive.
 //
-// The buffers stay as gRPC makes them: an idle TCP connection holds neither a read nor a write
-// buffer, they are pooled, so smaller ones save nothing. More than half of what an idle agent costs
-// are the stacks of five goroutines, three of them gRPC's.
+// The buffers stay as gRPC makes them: an idle TCP connection, or one that has ReadOnReady as gRPC knows
+// it, holds neither a read nor a write buffer, they are pooled, so smaller ones save nothing. More than
+// half of what an idle agent costs are the stacks of five goroutines, three of them gRPC's.
 func (r *Registry) ServerOptions(keepAlive time.Duration) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(MaxReceive),

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/mem"
 
 	"coven-gateway/internal/auth"
 	"coven-gateway/internal/fault"
@@ -52,7 +53,7 @@ func (d *doorman) Accept() (net.Conn, error) {
 		address := auth.Address(c.RemoteAddr().String())
 		key := d.enter(address)
 		if key == "" {
-			return &guest{Conn: c, door: d, address: address}, nil
+			return &guest{Conn: c, door: d, address: address, ready: newReadiness(c)}, nil
 		}
 		d.refusals.WithLabelValues(key).Inc()
 		if d.sorry != nil {
@@ -99,6 +100,7 @@ type guest struct {
 	net.Conn
 	door    *doorman
 	address string
+	ready   *readiness // nil for a connection that is not TCP
 	once    sync.Once
 }
 
@@ -175,3 +177,18 @@ func (g *guest) CloseWrite() error {
 
 // ReadFrom sends a file, without copying it through memory where the kernel can.
 func (g *guest) ReadFrom(r io.Reader) (int64, error) { return io.Copy(g.Conn, r) }
+
+// ReadOnReady waits for something to read, and returns it in a buffer of the pool: gRPC asks a connection
+// for it, so that one that is idle holds no buffer of 32 KiB.
+func (g *guest) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) {
+	if g.ready != nil {
+		return g.ready.read(size, pool)
+	}
+	buf := pool.Get(size)
+	n, err := g.Read(*buf)
+	if n == 0 {
+		pool.Put(buf)
+		return nil, 0, err
+	}
+	return buf, n, err
+}
