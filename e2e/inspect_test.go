@@ -176,6 +176,7 @@ func TestInspect(t *testing.T) {
 		begin("/ask")
 		w.press("Tea")
 		w.shows("Nothing waits for people")
+		w.shows("No turn is queued") // so that it is the next one that is stopped
 		begin("/cancel")
 		w.shows("running")
 		w.press("Stop")
