@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync/atomic"
@@ -78,7 +79,7 @@ func TestIdleConnection(t *testing.T) {
 	if err := client.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := read(); err != io.EOF {
+	if _, err := read(); !errors.Is(err, io.EOF) {
 		t.Errorf("the end is %v", err)
 	}
 	if n := pool.n.Load(); n != 0 {

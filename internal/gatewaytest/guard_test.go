@@ -149,7 +149,7 @@ func TestStreamsOfPrincipal(t *testing.T) {
 func TestCallsOfConnection(t *testing.T) {
 	g := New(t)
 	g.Agent("a")
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	c := pb.NewClientServiceClient(g.Dial())
 	for i := range 1000 {

@@ -308,8 +308,14 @@ func TestOAuthRefusals(t *testing.T) {
 		}
 		good := []string{"grant_type", "authorization_code", "client_id", client, "code", q.Get("code"), "code_verifier", verifier, "redirect_uri", oauthRedirect, "resource", where}
 		for _, c := range [][]string{
-			{"code_verifier", "", "invalid_grant"}, {"code_verifier", strings.Repeat("x", 43), "invalid_grant"}, {"client_id", other, "invalid_grant"}, {"client_id", "", "invalid_grant"},
-			{"redirect_uri", "https://app.example/", "invalid_grant"}, {"resource", "https://other.example/mcp", "invalid_target"}, {"code", "x", "invalid_grant"}, {"grant_type", "password", "unsupported_grant_type"},
+			{"code_verifier", "", "invalid_grant"},
+			{"code_verifier", strings.Repeat("x", 43), "invalid_grant"},
+			{"client_id", other, "invalid_grant"},
+			{"client_id", "", "invalid_grant"},
+			{"redirect_uri", "https://app.example/", "invalid_grant"},
+			{"resource", "https://other.example/mcp", "invalid_target"},
+			{"code", "x", "invalid_grant"},
+			{"grant_type", "password", "unsupported_grant_type"},
 		} {
 			if got, status := g.exchange(append(slices.Clone(good), c[:2]...)...); status != http.StatusBadRequest || got.Error != c[2] || got.Access != "" {
 				t.Errorf("%s=%s: %d %+v", c[0], c[1], status, got)

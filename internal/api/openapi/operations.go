@@ -339,7 +339,9 @@ var groups = []group{
 		{
 			route: "GET /api/stats/usage", id: "getUsage", summary: "Sum up tokens",
 			query: []parameter{
-				ofAgent, ofThread, {"since", moment, ""}, {"until", moment, ""},
+				ofAgent, ofThread,
+				{"since", moment, ""},
+				{"until", moment, ""},
 				{"group_by", oneOf(conversation.ByAgent, conversation.ByPrincipal, conversation.ByDay), fmt.Sprintf("also the sums of each agent, of whoever began the turns, or of each day in UTC; the first %d", conversation.MaxUsageGroups)},
 			},
 			answers: one(200, "UsageSums"),
