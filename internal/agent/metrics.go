@@ -31,7 +31,7 @@ func newMetrics(reg prometheus.Registerer, r *Registry) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "coven_agent_out_queue", Help: "Messages that wait for their agent to read."},
 			func() float64 {
 				n := 0
-				for _, c := range r.welcomed() {
+				for _, c := range r.welcomed(nil) {
 					n += c.waiting()
 				}
 				return float64(n)

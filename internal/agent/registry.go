@@ -351,7 +351,7 @@ func (r *Registry) End(agentID, cause string, status error) {
 
 // List returns the connected agents, sorted by id.
 func (r *Registry) List() []Info {
-	conns := r.welcomed()
+	conns := r.welcomed(nil)
 	infos := make([]Info, len(conns))
 	for i, c := range conns {
 		infos[i] = c.snapshot()
@@ -361,14 +361,15 @@ func (r *Registry) List() []Info {
 }
 
 // Len returns the number of connected agents.
-func (r *Registry) Len() int { return len(r.welcomed()) }
+func (r *Registry) Len() int { return len(r.welcomed(nil)) }
 
-func (r *Registry) welcomed() []*Conn {
+// welcomed returns the connections that clients can see, of those for which which is true; of all if it is nil.
+func (r *Registry) welcomed(which func(*Conn) bool) []*Conn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	conns := make([]*Conn, 0, len(r.agents))
+	var conns []*Conn
 	for _, c := range r.agents {
-		if c.welcomed {
+		if c.welcomed && (which == nil || which(c)) {
 			conns = append(conns, c)
 		}
 	}

@@ -232,10 +232,7 @@ func (c *Conn) available(ctx context.Context) []*pb.ToolDefinition {
 // toolsChanged tells the agents that understand it that tools have come or gone. It waits for
 // nothing.
 func (r *Registry) toolsChanged() {
-	for _, c := range r.welcomed() {
-		if !slices.Contains(c.info.Features, featureToolUpdates) {
-			continue
-		}
+	for _, c := range r.welcomed(func(c *Conn) bool { return slices.Contains(c.info.Features, featureToolUpdates) }) {
 		c.mu.Lock()
 		if c.state == open {
 			c.retell = true

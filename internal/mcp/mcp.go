@@ -115,7 +115,12 @@ func New(o Options) *Server {
 
 // changed tells clients that tools have come or gone. The SDK has no other way to say so than a
 // change of the server's own tools, which nobody sees. It waits for nothing.
-func (s *Server) changed() { s.enter() }
+func (s *Server) changed() {
+	for range s.sdk.Sessions() {
+		s.enter()
+		return
+	}
+}
 
 // The only tool and the only resource that the SDK knows.
 const (

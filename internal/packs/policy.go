@@ -30,6 +30,11 @@ type Rights interface {
 
 // may returns why a caller may not use a tool; nil if it may.
 func (t *tool) may(ctx context.Context, rights Rights, c Caller) error {
+	return t.allows(ctx, rights, c, func(need string) error { return c.require(ctx, rights, need) })
+}
+
+// allows is may with what says which capabilities the caller has.
+func (t *tool) allows(ctx context.Context, rights Rights, c Caller, require func(need string) error) error {
 	if t.policy.Disabled {
 		return fault.New(fault.Forbidden, "the tool %s is disabled", t.Name)
 	}
@@ -47,7 +52,7 @@ func (t *tool) may(ctx context.Context, rights Rights, c Caller) error {
 		}
 	}
 	for _, need := range t.needs {
-		if err := c.require(ctx, rights, need); err != nil {
+		if err := require(need); err != nil {
 			return err
 		}
 	}

@@ -103,7 +103,8 @@ func (r *Registry) Add(p Pack) (*Registration, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	reg := &Registration{registry: r, since: time.Now().UTC()}
+	reg := &Registration{registry: r, pack: p, since: time.Now().UTC()}
+	reg.pack.Tools = nil
 	offered := len(p.Tools)
 	ready, rejected := r.prepareAll(reg, p.Tools) // compiled before the lock is taken
 	reg.here, reg.end = context.WithCancelCause(context.Background())
@@ -183,7 +184,11 @@ func (r *Registry) prepare(reg *Registration, t Tool) (*tool, error) {
 	err := t.check()
 	var schema *jsonschema.Schema
 	if err == nil {
-		schema, t.Schema, err = compile(t.Schema)
+		if reg.pack.Kind == Builtin {
+			schema, t.Schema, err = compileOnce(t.Schema)
+		} else {
+			schema, t.Schema, err = compile(t.Schema)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -210,8 +215,6 @@ func (r *Registry) add(reg *Registration, p Pack, ready []*tool, rejected []Reje
 	case len(r.packs) >= MaxPacks:
 		return nil, fault.New(fault.Limited, "there are %d packs; there cannot be more", MaxPacks)
 	}
-	p.Tools = nil
-	reg.pack = p
 	r.packs[p.ID] = reg
 	return r.enter(reg, ready, rejected), nil
 }
@@ -300,7 +303,9 @@ type Entry struct {
 func (r *Registry) all() []*tool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.SortedFunc(maps.Values(r.tools), func(a, b *tool) int { return strings.Compare(a.Name, b.Name) })
+	all := slices.AppendSeq(make([]*tool, 0, len(r.tools)), maps.Values(r.tools)) // as many as there are agents, at times
+	slices.SortFunc(all, func(a, b *tool) int { return strings.Compare(a.Name, b.Name) })
+	return all
 }
 
 func (t *tool) entry() Entry {
@@ -322,11 +327,20 @@ func (r *Registry) Tools() []Entry {
 // itself are not among them.
 func (r *Registry) Available(ctx context.Context, c Caller) ([]Entry, error) {
 	var entries []Entry
+	known := make(map[string]error) // hundreds of tools need the same few capabilities
+	require := func(need string) error {
+		err, ok := known[need]
+		if !ok {
+			err = c.require(ctx, r.opts.Rights, need)
+			known[need] = err
+		}
+		return err
+	}
 	for _, t := range r.all() {
 		if c.AgentID != "" && t.pack.pack.AgentID == c.AgentID {
 			continue
 		}
-		switch err := t.may(ctx, r.opts.Rights, c); {
+		switch err := t.allows(ctx, r.opts.Rights, c, require); {
 		case err == nil:
 			entries = append(entries, t.entry())
 		case fault.CodeOf(err) != fault.Forbidden:

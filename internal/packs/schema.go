@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
@@ -30,6 +31,26 @@ type noLoader struct{}
 // Load implements jsonschema.URLLoader.
 func (noLoader) Load(url string) (any, error) {
 	return nil, fmt.Errorf("references to other documents are not followed: %s", url)
+}
+
+// compiled are the schemas of this program, by their texts: each agent that can be asked is a tool with the
+// same one.
+var compiled sync.Map
+
+// compileOnce is compile for a text that is part of this program.
+func compileOnce(text string) (*jsonschema.Schema, string, error) {
+	type result struct {
+		schema *jsonschema.Schema
+		text   string
+	}
+	if r, ok := compiled.Load(text); ok {
+		return r.(result).schema, r.(result).text, nil
+	}
+	schema, told, err := compile(text)
+	if err == nil {
+		compiled.Store(text, result{schema, told})
+	}
+	return schema, told, err
 }
 
 // compile returns a schema and its text as callers are told it: always of an object.
