@@ -587,16 +587,28 @@ func (s *Service) Drain(ctx context.Context) error {
 	for _, t := range open {
 		t.end(Ended{State: Interrupted, Cause: "the gateway was shut down"})
 	}
-	select {
-	case <-s.drained:
-		return nil
-	case <-time.After(drainTimeout):
-		return fmt.Errorf("%d turns could not be ended: %w", len(open), s.Healthy())
+	check, late := time.NewTicker(drainTimeout), time.NewTimer(slowDrain)
+	defer check.Stop()
+	defer late.Stop()
+	for {
+		select {
+		case <-s.drained:
+			return nil
+		case <-check.C:
+			if err := s.Healthy(); err != nil {
+				return fmt.Errorf("%d turns could not be ended: %w", len(open), err)
+			}
+		case <-late.C:
+			return fmt.Errorf("%d turns could not be ended within %v", len(open), slowDrain)
+		}
 	}
 }
 
-// drainTimeout bounds the wait for the last commits of a shutdown.
-const drainTimeout = 3 * time.Second
+// The wait for the last commits of a shutdown: where they fail, and where there is just much to write.
+const (
+	drainTimeout = 3 * time.Second
+	slowDrain    = 10 * time.Second
+)
 
 // Close stops writing. Call it after Drain, when nothing uses the service any more.
 func (s *Service) Close() error {
