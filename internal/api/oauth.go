@@ -31,6 +31,9 @@ func described(document, id string) string {
 
 // toDocument takes from the address of a document the path of what it is about, where that is ours.
 func (a *API) toDocument(r *http.Request) *http.Request {
+	if !strings.HasPrefix(r.URL.Path, "/.well-known/") {
+		return r
+	}
 	for document, id := range map[string]string{resourceDocument: a.Identity.MCPResource(), serverDocument: a.Identity.OAuthIssuer()} {
 		u, err := url.Parse(id)
 		if rest, ok := strings.CutPrefix(r.URL.Path, document+"/"); ok && err == nil && strings.Trim(rest, "/") == strings.Trim(u.Path, "/") {
