@@ -3,13 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -24,7 +27,11 @@ func call[T proto.Message](cmd *cobra.Command, a *app, f func(ctx context.Contex
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(a.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	server, creds := a.grpc, insecure.NewCredentials()
+	if host, encrypted := strings.CutPrefix(server, "https://"); encrypted {
+		server, creds = host, credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
+	}
+	conn, err := grpc.NewClient(server, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ for lack of credentials or rights.`,
 	}
 	f := cmd.PersistentFlags()
 	f.StringVar(&a.http, "http", defaultHTTP(), "`URL` of the gateway; COVEN_GATEWAY_HTTP, or COVEN_GATEWAY_HOST, changes the default")
-	f.StringVar(&a.grpc, "grpc", defaultGRPC(), "`host:port` of its gRPC server; COVEN_GATEWAY_GRPC, or COVEN_GATEWAY_HOST, changes the default")
+	f.StringVar(&a.grpc, "grpc", defaultGRPC(), "`host:port` of its gRPC server, or https://host:port where it speaks TLS; COVEN_GATEWAY_GRPC, or COVEN_GATEWAY_HOST, changes the default")
 	f.StringVar(&a.token, "token", "", "show this `token`; others on this machine can see it, COVEN_TOKEN and the file they cannot")
 	f.BoolVar(&a.json, "json", false, "print JSON as the gateway sends it")
 	f.BoolVar(&a.noColor, "no-color", false, "print no colours, as for NO_COLOR or when the output is no terminal")

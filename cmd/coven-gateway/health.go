@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"coven-gateway/internal/config"
+	"coven-gateway/internal/gateway"
 )
 
 // askTimeout bounds a question to a running gateway.
@@ -114,7 +115,12 @@ func askFor(ctx context.Context, cfg config.Config, token, page string) ([]byte,
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	encrypted, err := gateway.ClientTLS(cfg.Server.TLS)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: encrypted, DisableKeepAlives: true}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
 		return nil, err
 	}

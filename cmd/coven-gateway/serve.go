@@ -148,4 +148,9 @@ func newLogger(w io.Writer, l config.Logging) *slog.Logger {
 }
 
 // baseURL is where a gateway with this configuration is reached from its own host.
-func baseURL(cfg config.Config) string { return fmt.Sprintf("http://%s", cfg.Server.HTTPAddr) }
+func baseURL(cfg config.Config) string {
+	if cfg.Server.TLS.Enabled() {
+		return "https://" + cfg.Server.HTTPAddr
+	}
+	return "http://" + cfg.Server.HTTPAddr
+}

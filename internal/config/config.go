@@ -40,7 +40,18 @@ type Server struct {
 	HTTPAddr      string        // server.http_addr: likewise
 	ShutdownGrace time.Duration // server.shutdown_grace: how long open turns may go on after SIGTERM
 	CORSOrigins   []string      // server.cors_origins: web origins whose pages may call the API, as browsers send them; at most MaxCORSOrigins
+	TLS           TLS
 }
+
+// TLS is the encryption of what is said to the listeners. Without files they speak plaintext.
+type TLS struct {
+	CertFile string // server.tls.cert_file: PEM, the gateway's own certificate first; with KeyFile or not at all
+	KeyFile  string // server.tls.key_file: PEM
+	GRPC     bool   // server.tls.grpc: the gRPC listener speaks TLS, too, and not the HTTP listener alone
+}
+
+// Enabled reports whether the HTTP listener speaks TLS.
+func (t TLS) Enabled() bool { return t.CertFile != "" }
 
 // Database is the embedded store.
 type Database struct {
@@ -182,6 +193,7 @@ func Default() Config {
 			GRPCAddr:      "127.0.0.1:50051",
 			HTTPAddr:      "127.0.0.1:8080",
 			ShutdownGrace: 10 * time.Second,
+			TLS:           TLS{GRPC: true},
 		},
 		Database: Database{Synchronous: Full, MinFree: 64 * MiB},
 		Auth: Auth{
@@ -232,6 +244,9 @@ func (c *Config) fields() []field {
 		text("server.http_addr", &c.Server.HTTPAddr),
 		duration("server.shutdown_grace", &c.Server.ShutdownGrace),
 		list("server.cors_origins", "origins", &c.Server.CORSOrigins),
+		path("server.tls.cert_file", &c.Server.TLS.CertFile),
+		path("server.tls.key_file", &c.Server.TLS.KeyFile),
+		boolean("server.tls.grpc", &c.Server.TLS.GRPC),
 
 		path("database.path", &c.Database.Path).from("COVEN_DB_PATH"),
 		text("database.synchronous", &c.Database.Synchronous),

@@ -96,8 +96,11 @@ func load(file string, data []byte, env environment) (Config, []Warning, error) 
 	for _, f := range c.fields() {
 		l.keys = append(l.keys, f.key)
 		l.fields[f.key] = f
-		section, _, _ := strings.Cut(f.key, ".")
-		l.sections[section] = section != f.key
+		for i, c := range f.key {
+			if c == '.' {
+				l.sections[f.key[:i]] = true
+			}
+		}
 	}
 
 	l.parse(data)

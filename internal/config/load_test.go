@@ -163,6 +163,9 @@ func TestAccepted(t *testing.T) {
 		{"tools", "tools: {disabled: [a.b-C_1], approval: [b], roles: [a=admin, a=leader], capabilities: ['a=log:all'], timeouts: [a=10m], rates: [a=1000000]}", nil, func(c *Config) {
 			c.Tools = Tools{[]string{"a.b-C_1"}, []string{"b"}, []string{"a=admin", "a=leader"}, []string{"a=log:all"}, []string{"a=10m"}, []string{"a=1000000"}}
 		}},
+		{"TLS", "server: {tls: {cert_file: ~/c.pem, key_file: /k.pem, grpc: false}}", nil, func(c *Config) {
+			c.Server.TLS = TLS{CertFile: "/home/u/c.pem", KeyFile: "/k.pem"}
+		}},
 		{"no origins", "server: {cors_origins: []}", nil, func(*Config) {}},
 		{
 			"tailscale needs no addresses",
@@ -323,6 +326,10 @@ func TestRefused(t *testing.T) {
 			`g.yaml:1:42: server.cors_origins: browsers write "http://a:080" as "http://a"; write it so`},
 		{"one origin twice", "server: {cors_origins: ['http://a', 'http://a']}", nil, `g.yaml:1:37: server.cors_origins: "http://a" is given twice`},
 		{"too many origins", "server: {cors_origins: [" + numbered("'http://o%d'", 33) + "]}", nil, "g.yaml:1:24: server.cors_origins: can have at most 32 origins, not 33"},
+		{"a certificate without a key", "server: {tls: {cert_file: /c.pem}}", nil, "g.yaml:1:27: server.tls.key_file is required with server.tls.cert_file"},
+		{"a key without a certificate", "server: {tls: {key_file: /k.pem}}", nil, "g.yaml:1:26: server.tls.cert_file is required with server.tls.key_file"},
+		{"a section in a section", "server: {tls: on}", nil, "g.yaml:1:15: server.tls: expected a section with keys below it, got the string"},
+		{"a slip in a section of a section", "server: {tls: {certfile: /c}}", nil, "g.yaml:1:16: server.tls.certfile: unknown key, did you mean server.tls.cert_file?"},
 		{"retention", "retention:\n  events: 59m\n  events_size: -1\n  files: -1d\n  files_size: -1KiB", nil, "g.yaml:2:11: retention.events: must be zero (for ever) or at least 1h, not 59m\n" +
 			"g.yaml:3:16: retention.events_size: must be zero (no limit) or more, not -1\n" +
 			"g.yaml:4:10: retention.files: must be zero (for ever) or at least 1h, not -1d\n" +

@@ -29,24 +29,26 @@ func (c Config) Settings() []Setting {
 // everything else reads back as it is.
 func Print(w io.Writer, c Config) error {
 	out := bufio.NewWriter(w) // keeps the first error for Flush
-	section := ""
+	var in []string           // the sections that are open
 	for _, f := range c.fields() {
-		head, name, nested := strings.Cut(f.key, ".")
-		if !nested {
-			head, name = "", f.key
+		at := strings.Split(f.key, ".")
+		at = at[:len(at)-1]
+		for i, section := range at {
+			if i < len(in) && in[i] == section {
+				continue
+			}
+			if i == 0 {
+				fmt.Fprintln(out)
+			}
+			fmt.Fprintf(out, "%s%s:\n", strings.Repeat("  ", i), section)
+			in = at[:i]
 		}
-		if head != section {
-			fmt.Fprintf(out, "\n%s:\n", head)
-			section = head
-		}
-		line := name + ": " + f.show()
+		in = at
+		line := f.name() + ": " + f.show()
 		if f.secret && f.show() != `""` {
 			line = "# " + line
 		}
-		if nested {
-			line = "  " + line
-		}
-		fmt.Fprintf(out, "%s # %v\n", line, c.Origin(f.key))
+		fmt.Fprintf(out, "%s%s # %v\n", strings.Repeat("  ", len(at)), line, c.Origin(f.key))
 	}
 	return out.Flush()
 }

@@ -54,6 +54,10 @@ server:
   http_addr: "127.0.0.1:8080" # default
   shutdown_grace: 1m30s # g.yaml:2
   cors_origins: ["http://a"] # g.yaml:2
+  tls:
+    cert_file: "" # default
+    key_file: "" # default
+    grpc: true # default
 
 database:
   path: "/srv/a b/c.db" # environment COVEN_DB_PATH

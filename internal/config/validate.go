@@ -59,6 +59,12 @@ func (c Config) broken() []*Complaint {
 	r.address("server.http_addr", c.Server.HTTPAddr)
 	positive(&r, "server.shutdown_grace", c.Server.ShutdownGrace, formatDuration)
 	r.origins("server.cors_origins", c.Server.CORSOrigins)
+	t := c.Server.TLS
+	r.because = "server.tls.cert_file"
+	r.check("server.tls.key_file", t.CertFile == "" || t.KeyFile != "", "server.tls.key_file is required with server.tls.cert_file")
+	r.because = "server.tls.key_file"
+	r.check("server.tls.cert_file", t.KeyFile == "" || t.CertFile != "", "server.tls.cert_file is required with server.tls.key_file")
+	r.because = ""
 
 	r.check("database.path", c.Database.Path != "", "database.path is required")
 	r.check("database.path", !strings.HasPrefix(c.Database.Path, "file:"), "must be the path of a file or :memory:, not a URI")

@@ -82,6 +82,7 @@ type Gateway struct {
 	grpc, http    net.Listener
 	admin         net.Listener // nil unless it is configured
 	adminServer   *http.Server // serves there
+	certificate   *certificate // nil for plaintext
 	grpcServer    *grpc.Server
 	sends         sync.WaitGroup // messages of streams that gRPC has not let go of
 	httpServer    *http.Server
@@ -143,6 +144,13 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		g.onStop("admin listener", closeListener(g.admin))
 	}
 
+	if cfg.Server.TLS.Enabled() {
+		if g.certificate, err = openCertificate(cfg.Server.TLS, o.Logger); err != nil {
+			return err
+		}
+		g.onStop("certificate", g.certificate.close)
+	}
+
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
@@ -165,7 +173,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	g.onStop("disk watch", func(context.Context) error { disk.Close(); return nil })
 
 	endpoint := g.mcpEndpoint(cfg)
-	g.origin = origin(cfg.WebAdmin.BaseURL, g.http.Addr())
+	g.origin = origin(cfg.WebAdmin.BaseURL, g.scheme(), g.http.Addr())
 	g.identity, err = identity(ctx, cfg, db, o.Logger, serverID, auth.Options{
 		Origin: g.origin, OAuthIssuer: g.issuer(cfg), MCPResource: endpoint,
 		Ended: func(principalID string) {
@@ -252,8 +260,12 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		Handler: g.reunion.handler(front.Handler()), ConnState: g.newcomers.state, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 	}
+	if g.certificate != nil {
+		g.httpServer.TLSConfig = g.certificate.config()
+		g.httpServer.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: idlePing}
+	}
 	g.onStop("HTTP server", g.stopHTTP)
-	g.grpcServer = grpc.NewServer(slices.Concat(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), g.reunion.interceptors(), interceptors(g.identity, open, &g.sends, o.Logger, tracer))...)
+	g.grpcServer = grpc.NewServer(slices.Concat(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), g.reunion.interceptors(), interceptors(g.identity, open, &g.sends, g.grpcTLS(cfg), o.Logger, tracer))...)
 	g.agents.Register(g.grpcServer)
 	pb.RegisterPackServiceServer(g.grpcServer, remote)
 	client.Register(g.grpcServer, client.Options{Identity: g.identity, Conversations: g.conversations, Agents: g.agents, Stopping: g.stopping})
@@ -311,8 +323,11 @@ func (g *Gateway) farewell() string {
 // Start serves. It returns at once.
 func (g *Gateway) Start() {
 	g.health.watch()
+	if g.certificate != nil {
+		g.certificate.watch()
+	}
 	go func() {
-		if err := g.httpServer.Serve(g.http); !errors.Is(err, http.ErrServerClosed) {
+		if err := g.serveHTTP(); !errors.Is(err, http.ErrServerClosed) {
 			g.failed <- fmt.Errorf("HTTP listener: %w", err)
 		}
 	}()
@@ -473,7 +488,11 @@ func (g *Gateway) leaveGRPC() {
 
 // guard bounds the connections of the listeners.
 func (g *Gateway) guard(limits config.Limits, refusals *prometheus.CounterVec, open *streams, reg prometheus.Registerer) {
-	http := newDoorman(g.http, limits.Connections, limits.AddressConnections, busy, refusals)
+	sorry := busy
+	if g.certificate != nil {
+		sorry = nil // it could not be read
+	}
+	http := newDoorman(g.http, limits.Connections, limits.AddressConnections, sorry, refusals)
 	rpc := newDoorman(g.grpc, limits.Connections, limits.AddressConnections, nil, refusals)
 	g.http, g.grpc = http, rpc
 	for _, key := range []string{keyConnections, keyAddressConnections, keyStreams, keyUnread} {

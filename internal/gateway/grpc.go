@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -47,10 +48,10 @@ const (
 // faults into statuses and log one line per call.
 //
 // A message that a peer does not read ends its stream. sends waits for those that were being sent then:
-// gRPC lets go of them when their stream has ended.
-func interceptors(a *auth.Service, open *streams, sends *sync.WaitGroup, logger *slog.Logger, tracer *tracing.Tracer) []grpc.ServerOption {
+// gRPC lets go of them when their stream has ended. encrypted is nil for plaintext.
+func interceptors(a *auth.Service, open *streams, sends *sync.WaitGroup, encrypted *tls.Config, logger *slog.Logger, tracer *tracing.Tracer) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.Creds(newConnections()),
+		grpc.Creds(newConnections(encrypted)),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
@@ -304,28 +305,32 @@ func methods(s *grpc.Server) []string {
 }
 
 // connections numbers the connections of the server, so that a signature can be bound to the one
-// that it was first used on: addresses come again. They are not encrypted.
+// that it was first used on: addresses come again.
 type connections struct {
 	credentials.TransportCredentials
 	last *atomic.Uint64
 }
 
-func newConnections() connections {
+func newConnections(encrypted *tls.Config) connections {
+	if encrypted != nil {
+		return connections{credentials.NewTLS(encrypted), new(atomic.Uint64)}
+	}
 	return connections{insecure.NewCredentials(), new(atomic.Uint64)}
 }
 
 // A numbered is what is known of a connection.
 type numbered struct {
-	credentials.CommonAuthInfo
+	credentials.AuthInfo
 	connection uint64
 }
 
-// AuthType implements credentials.AuthInfo.
-func (numbered) AuthType() string { return "insecure" }
-
 // ServerHandshake implements credentials.TransportCredentials.
 func (c connections) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return conn, numbered{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, c.last.Add(1)}, nil
+	conn, info, err := c.TransportCredentials.ServerHandshake(conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	return conn, numbered{info, c.last.Add(1)}, nil
 }
 
 // Clone implements credentials.TransportCredentials.

@@ -52,7 +52,7 @@ func identity(ctx context.Context, cfg config.Config, db *store.DB, logger *slog
 
 // origin is where people reach the pages: as configured, or else on this machine, by a name, because
 // there are no passkeys for addresses.
-func origin(baseURL string, listener net.Addr) string {
+func origin(baseURL, scheme string, listener net.Addr) string {
 	if u, err := url.Parse(baseURL); err == nil && u.Host != "" {
 		host := strings.ToLower(u.Hostname())
 		if strings.Contains(host, ":") {
@@ -64,9 +64,9 @@ func origin(baseURL string, listener net.Addr) string {
 		return u.Scheme + "://" + host
 	}
 	if tcp, ok := listener.(*net.TCPAddr); ok {
-		return fmt.Sprintf("http://localhost:%d", tcp.Port)
+		return fmt.Sprintf("%s://localhost:%d", scheme, tcp.Port)
 	}
-	return "http://localhost"
+	return scheme + "://localhost"
 }
 
 // SetupLink is the link with a token that signs somebody in. The token is in the fragment, which
@@ -75,11 +75,15 @@ func SetupLink(origin, token string) string { return origin + "/setup#" + token 
 
 // ConfiguredOrigin is where people reach the pages of a gateway that does not run.
 func ConfiguredOrigin(cfg config.Config) string {
+	scheme := "http"
+	if cfg.Server.TLS.Enabled() {
+		scheme = "https"
+	}
 	addr, err := net.ResolveTCPAddr("tcp", cfg.Server.HTTPAddr)
 	if err != nil { // there is nothing to listen on
-		return origin(cfg.WebAdmin.BaseURL, nil)
+		return origin(cfg.WebAdmin.BaseURL, scheme, nil)
 	}
-	return origin(cfg.WebAdmin.BaseURL, addr)
+	return origin(cfg.WebAdmin.BaseURL, scheme, addr)
 }
 
 // Offline opens the identities of a gateway that does not run, for commands on its own machine.

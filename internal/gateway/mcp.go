@@ -20,9 +20,9 @@ func (g *Gateway) mcpEndpoint(cfg config.Config) string {
 	host, port, err := net.SplitHostPort(addr)
 	if ip := net.ParseIP(host); err == nil && (host == "" || ip.IsUnspecified()) {
 		addr = net.JoinHostPort("127.0.0.1", port)
-		g.logger.Warn("agents are told that the MCP server is on this machine; set mcp.endpoint or webadmin.base_url if some run elsewhere", "endpoint", "http://"+addr+"/mcp")
+		g.logger.Warn("agents are told that the MCP server is on this machine; set mcp.endpoint or webadmin.base_url if some run elsewhere", "endpoint", g.scheme()+"://"+addr+"/mcp")
 	}
-	return "http://" + addr + "/mcp"
+	return g.scheme() + "://" + addr + "/mcp"
 }
 
 // issuer is what clients know the authorization server by: the address that people use, its path

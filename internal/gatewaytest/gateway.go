@@ -15,6 +15,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
@@ -81,7 +82,7 @@ func start(t testing.TB, g *Gateway, configure []func(*config.Config)) *Gateway 
 func (g *Gateway) Start() {
 	g.t.Helper()
 	o := gateway.Options{Config: g.cfg, Logger: g.logger, Version: "v0.0.0-test", Traces: g.traces}
-	transport := &http.Transport{MaxIdleConnsPerHost: 256}
+	transport := &http.Transport{MaxIdleConnsPerHost: 256, ForceAttemptHTTP2: true}
 	if g.bubble {
 		g.grpc.Store(bufconn.Listen(1 << 20))
 		g.http = bufconn.Listen(1 << 20)
@@ -91,6 +92,9 @@ func (g *Gateway) Start() {
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return g.http.DialContext(ctx) }
 	}
 	var err error
+	if transport.TLSClientConfig, err = gateway.ClientTLS(g.cfg.Server.TLS); err != nil {
+		g.t.Fatal(err)
+	}
 	if g.gw, err = gateway.New(context.Background(), o); err != nil {
 		g.t.Fatal(err)
 	}
@@ -99,6 +103,9 @@ func (g *Gateway) Start() {
 	if !g.bubble {
 		g.cfg.Server.GRPCAddr, g.cfg.Server.HTTPAddr = g.gw.GRPCAddr().String(), g.gw.HTTPAddr().String()
 		g.URL = "http://" + g.cfg.Server.HTTPAddr
+		if g.cfg.Server.TLS.Enabled() {
+			g.URL = "https://" + g.cfg.Server.HTTPAddr
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel, g.done = cancel, make(chan error, 1)
@@ -162,7 +169,13 @@ func Ctx() context.Context { return auth.With(context.Background(), auth.Anonymo
 func (g *Gateway) Dial(opts ...grpc.DialOption) *grpc.ClientConn {
 	g.t.Helper()
 	target := "passthrough:///" + g.cfg.Server.GRPCAddr
-	opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	creds := insecure.NewCredentials()
+	if encrypted, err := gateway.ClientTLS(g.cfg.Server.TLS); err != nil {
+		g.t.Fatal(err)
+	} else if encrypted != nil && g.cfg.Server.TLS.GRPC {
+		creds = credentials.NewTLS(encrypted)
+	}
+	opts = append(opts, grpc.WithTransportCredentials(creds))
 	if g.bubble {
 		opts = append(opts, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return g.grpc.Load().DialContext(ctx) }))
 	}

@@ -3,6 +3,7 @@ package gatewaytest_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -55,8 +57,11 @@ func (p *process) serving() int {
 }
 
 // handovers starts a process whose heirs are killed when the test ends.
-func handovers(t *testing.T) *process {
+func handovers(t *testing.T, before ...func(*process)) *process {
 	p := newProcess(t)
+	for _, f := range before {
+		f(p)
+	}
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -292,6 +297,60 @@ func (f *fleet) chatGRPC(ctx context.Context, t *testing.T, p *process, agentID 
 		case <-time.After(rand.N(100 * time.Millisecond)): // somebody types
 		case <-ctx.Done():
 		}
+	}
+}
+
+// TestHandOverTLS: a gateway that speaks TLS is replaced, and the next process shows the certificate that is
+// there then; who comes meanwhile waits.
+func TestHandOverTLS(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	certs := t.TempDir()
+	gatewaytest.Certificate(t, certs, "first")
+	p := handovers(t, func(p *process) {
+		dir := filepath.Join(p.dir, "coven")
+		text := fmt.Sprintf("server: {tls: {cert_file: %[1]s/cert.pem, key_file: %[1]s/key.pem}}\n", certs)
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "gateway.yaml"), []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	encrypted := &tls.Config{InsecureSkipVerify: true}
+	conn, err := grpc.NewClient("passthrough:///"+p.grpc, grpc.WithTransportCredentials(credentials.NewTLS(encrypted)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	look := func() string {
+		t.Helper()
+		client := http.Client{Transport: &http.Transport{TLSClientConfig: encrypted, DisableKeepAlives: true}}
+		resp, err := client.Get("https://" + p.http + "/health/ready")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Error(resp.Status)
+		}
+		if _, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true)); err != nil {
+			t.Error(err)
+		}
+		return resp.TLS.PeerCertificates[0].Subject.CommonName
+	}
+	if got := look(); got != "first" {
+		t.Errorf("%q is shown", got)
+	}
+	gatewaytest.Certificate(t, certs, "second")
+	if _, words, err := p.upgrade(); err != nil {
+		t.Fatal(words, err)
+	}
+	if got := look(); got != "second" {
+		t.Errorf("after the hand-over %q is shown", got)
+	}
+	health := exec.Command(p.bin, "health", "--http-addr", p.http)
+	health.Env = p.cmd.Env
+	if out, err := health.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 
