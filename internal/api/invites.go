@@ -62,7 +62,7 @@ func (a *API) baseURL(r *http.Request) string {
 	if a.BaseURL != "" {
 		return strings.TrimSuffix(a.BaseURL, "/")
 	}
-	if r.TLS != nil {
+	if secure(r, "") {
 		return "https://" + r.Host
 	}
 	return "http://" + r.Host

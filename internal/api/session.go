@@ -16,9 +16,10 @@ const (
 	hostPrefix     = "__Host-"
 )
 
-// secure reports whether people reach the gateway over TLS.
+// secure reports whether people reach the gateway over TLS, be it that of a proxy: whoever serves the API
+// puts the scheme into the URL.
 func secure(r *http.Request, baseURL string) bool {
-	return r.TLS != nil || strings.HasPrefix(baseURL, "https://")
+	return r.URL.Scheme == "https" || strings.HasPrefix(baseURL, "https://")
 }
 
 // cookieName is the name of a cookie here.

@@ -41,6 +41,10 @@ type Server struct {
 	ShutdownGrace time.Duration // server.shutdown_grace: how long open turns may go on after SIGTERM
 	CORSOrigins   []string      // server.cors_origins: web origins whose pages may call the API, as browsers send them; at most MaxCORSOrigins
 	TLS           TLS
+
+	// TrustedProxies is server.trusted_proxies: networks, such as 10.0.0.0/8, whose X-Forwarded-For, -Proto
+	// and -Host are believed; at most MaxTrustedProxies.
+	TrustedProxies []string
 }
 
 // TLS is the encryption of what is said to the listeners. Without files they speak plaintext.
@@ -247,6 +251,7 @@ func (c *Config) fields() []field {
 		path("server.tls.cert_file", &c.Server.TLS.CertFile),
 		path("server.tls.key_file", &c.Server.TLS.KeyFile),
 		boolean("server.tls.grpc", &c.Server.TLS.GRPC),
+		list("server.trusted_proxies", "networks", &c.Server.TrustedProxies),
 
 		path("database.path", &c.Database.Path).from("COVEN_DB_PATH"),
 		text("database.synchronous", &c.Database.Synchronous),

@@ -166,6 +166,9 @@ func TestAccepted(t *testing.T) {
 		{"TLS", "server: {tls: {cert_file: ~/c.pem, key_file: /k.pem, grpc: false}}", nil, func(c *Config) {
 			c.Server.TLS = TLS{CertFile: "/home/u/c.pem", KeyFile: "/k.pem"}
 		}},
+		{"proxies", "server: {trusted_proxies: [10.0.0.0/8, '::1/128']}", nil, func(c *Config) {
+			c.Server.TrustedProxies = []string{"10.0.0.0/8", "::1/128"}
+		}},
 		{"no origins", "server: {cors_origins: []}", nil, func(*Config) {}},
 		{
 			"tailscale needs no addresses",
@@ -326,6 +329,10 @@ func TestRefused(t *testing.T) {
 			`g.yaml:1:42: server.cors_origins: browsers write "http://a:080" as "http://a"; write it so`},
 		{"one origin twice", "server: {cors_origins: ['http://a', 'http://a']}", nil, `g.yaml:1:37: server.cors_origins: "http://a" is given twice`},
 		{"too many origins", "server: {cors_origins: [" + numbered("'http://o%d'", 33) + "]}", nil, "g.yaml:1:24: server.cors_origins: can have at most 32 origins, not 33"},
+		{"proxies that are none", "server: {trusted_proxies: [10.0.0.1, 10.0.0.1/8, 0.0.0.0/0, 10.0.0.0/8, 10.0.0.0/8]}", nil, "g.yaml:1:28: server.trusted_proxies: must be a network such as 10.0.0.0/8 or 192.0.2.1/32, not \"10.0.0.1\"\n" +
+			"g.yaml:1:38: server.trusted_proxies: 10.0.0.1/8 is the network 10.0.0.0/8; write it so\n" +
+			"g.yaml:1:50: server.trusted_proxies: 0.0.0.0/0 would let everybody say who they are; name the networks of the proxies\n" +
+			"g.yaml:1:73: server.trusted_proxies: \"10.0.0.0/8\" is given twice"},
 		{"a certificate without a key", "server: {tls: {cert_file: /c.pem}}", nil, "g.yaml:1:27: server.tls.key_file is required with server.tls.cert_file"},
 		{"a key without a certificate", "server: {tls: {key_file: /k.pem}}", nil, "g.yaml:1:26: server.tls.cert_file is required with server.tls.key_file"},
 		{"a section in a section", "server: {tls: on}", nil, "g.yaml:1:15: server.tls: expected a section with keys below it, got the string"},

@@ -58,6 +58,7 @@ server:
     cert_file: "" # default
     key_file: "" # default
     grpc: true # default
+  trusted_proxies: [] # default
 
 database:
   path: "/srv/a b/c.db" # environment COVEN_DB_PATH

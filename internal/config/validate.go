@@ -22,6 +22,7 @@ const (
 	MaxJWTSecrets          = 10 // secrets in auth.jwt_secret
 	MaxDefaultCapabilities = 64 // words in auth.default_capabilities
 	MaxCORSOrigins         = 32 // origins in server.cors_origins
+	MaxTrustedProxies      = 64 // networks in server.trusted_proxies
 	SecretsKeySize         = 32 // length of the decoded auth.secrets_key, in bytes
 	MinRetention           = time.Hour
 )
@@ -59,6 +60,7 @@ func (c Config) broken() []*Complaint {
 	r.address("server.http_addr", c.Server.HTTPAddr)
 	positive(&r, "server.shutdown_grace", c.Server.ShutdownGrace, formatDuration)
 	r.origins("server.cors_origins", c.Server.CORSOrigins)
+	r.networks("server.trusted_proxies", c.Server.TrustedProxies)
 	t := c.Server.TLS
 	r.because = "server.tls.cert_file"
 	r.check("server.tls.key_file", t.CertFile == "" || t.KeyFile != "", "server.tls.key_file is required with server.tls.cert_file")
@@ -228,6 +230,23 @@ func (r *rules) origins(key string, list []string) {
 			r.item(key, i, false, "must be http or https, a host and perhaps a port, such as https://app.example:8443, not %s", excerpt(s, isText))
 		case s != sent:
 			r.item(key, i, false, "browsers write %q as %q; write it so", s, sent)
+		default:
+			r.item(key, i, slices.Index(list, s) == i, "%q is given twice", s)
+		}
+	}
+}
+
+func (r *rules) networks(key string, list []string) {
+	atMost(r, key, list, MaxTrustedProxies, "networks")
+	for i, s := range list {
+		n, err := netip.ParsePrefix(s)
+		switch {
+		case err != nil:
+			r.item(key, i, false, "must be a network such as 10.0.0.0/8 or 192.0.2.1/32, not %s", excerpt(s, isText))
+		case n.Masked() != n:
+			r.item(key, i, false, "%s is the network %s; write it so", s, n.Masked())
+		case n.Bits() == 0:
+			r.item(key, i, false, "%s would let everybody say who they are; name the networks of the proxies", s)
 		default:
 			r.item(key, i, slices.Index(list, s) == i, "%q is given twice", s)
 		}

@@ -127,6 +127,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		return errors.New("tailscale.enabled: this version cannot listen on a tailnet; set it to false and use the addresses of the host")
 	}
 	tracer := tracing.New(o.Traces)
+	trusted := newProxies(cfg.Server.TrustedProxies)
 	started := time.Now()
 	var err error
 	if g.http, err = listen(o.HTTP, cfg.Server.HTTPAddr, "HTTP", "--http-addr or server.http_addr"); err != nil {
@@ -211,7 +212,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	})
 	figures := conversation.NewMetrics(reg)
 	open := newStreams(cfg.Limits.Streams, figures.Refusals)
-	g.guard(cfg.Limits, figures.Refusals, open, reg)
+	g.guard(cfg.Limits, trusted, figures.Refusals, open, reg)
 	g.conversations, err = conversation.New(ctx, conversation.Options{
 		Log: db.Log(g.identity.Audit), Dispatcher: g.agents, Files: files, Policy: g.identity, Bindings: db.Bindings(g.identity.Audit), Approvals: db.ApprovalPolicies(g.identity.Audit), Audit: g.identity.Note, Logger: o.Logger, Metrics: figures, Tracer: tracer,
 		SilenceTimeout: cfg.Agents.TurnSilenceTimeout, ReconnectGrace: cfg.Agents.ReconnectGracePeriod, CancelGrace: cfg.Agents.CancelGracePeriod, ApprovalTimeout: cfg.Agents.ApprovalTimeout,
@@ -257,7 +258,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 	})
 	g.routes = front.Routes()
 	g.httpServer = &http.Server{
-		Handler: g.reunion.handler(front.Handler()), ConnState: g.newcomers.state, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: trusted.handler(g.reunion.handler(front.Handler())), ConnState: g.newcomers.state, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 	}
 	if g.certificate != nil {
@@ -265,7 +266,7 @@ func (g *Gateway) setup(ctx context.Context, o Options) error {
 		g.httpServer.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: idlePing}
 	}
 	g.onStop("HTTP server", g.stopHTTP)
-	g.grpcServer = grpc.NewServer(slices.Concat(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), g.reunion.interceptors(), interceptors(g.identity, open, &g.sends, g.grpcTLS(cfg), o.Logger, tracer))...)
+	g.grpcServer = grpc.NewServer(slices.Concat(g.agents.ServerOptions(cfg.Agents.HeartbeatInterval), g.reunion.interceptors(), interceptors(g.identity, open, &g.sends, g.grpcTLS(cfg), trusted, o.Logger, tracer))...)
 	g.agents.Register(g.grpcServer)
 	pb.RegisterPackServiceServer(g.grpcServer, remote)
 	client.Register(g.grpcServer, client.Options{Identity: g.identity, Conversations: g.conversations, Agents: g.agents, Stopping: g.stopping})
@@ -487,13 +488,13 @@ func (g *Gateway) leaveGRPC() {
 }
 
 // guard bounds the connections of the listeners.
-func (g *Gateway) guard(limits config.Limits, refusals *prometheus.CounterVec, open *streams, reg prometheus.Registerer) {
+func (g *Gateway) guard(limits config.Limits, trusted proxies, refusals *prometheus.CounterVec, open *streams, reg prometheus.Registerer) {
 	sorry := busy
 	if g.certificate != nil {
 		sorry = nil // it could not be read
 	}
-	http := newDoorman(g.http, limits.Connections, limits.AddressConnections, sorry, refusals)
-	rpc := newDoorman(g.grpc, limits.Connections, limits.AddressConnections, nil, refusals)
+	http := newDoorman(g.http, limits.Connections, limits.AddressConnections, trusted, sorry, refusals)
+	rpc := newDoorman(g.grpc, limits.Connections, limits.AddressConnections, trusted, nil, refusals)
 	g.http, g.grpc = http, rpc
 	for _, key := range []string{keyConnections, keyAddressConnections, keyStreams, keyUnread} {
 		refusals.WithLabelValues(key)

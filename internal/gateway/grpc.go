@@ -49,7 +49,7 @@ const (
 //
 // A message that a peer does not read ends its stream. sends waits for those that were being sent then:
 // gRPC lets go of them when their stream has ended. encrypted is nil for plaintext.
-func interceptors(a *auth.Service, open *streams, sends *sync.WaitGroup, encrypted *tls.Config, logger *slog.Logger, tracer *tracing.Tracer) []grpc.ServerOption {
+func interceptors(a *auth.Service, open *streams, sends *sync.WaitGroup, encrypted *tls.Config, trusted proxies, logger *slog.Logger, tracer *tracing.Tracer) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(newConnections(encrypted)),
 		grpc.MaxHeaderListSize(maxHeaders),
@@ -58,7 +58,7 @@ func interceptors(a *auth.Service, open *streams, sends *sync.WaitGroup, encrypt
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 			ctx, cancel := context.WithTimeout(ctx, unaryTimeout)
 			defer cancel()
-			err = call(ctx, a, logger, tracer, info.FullMethod, func(ctx context.Context) (err error) {
+			err = call(ctx, a, trusted, logger, tracer, info.FullMethod, func(ctx context.Context) (err error) {
 				if bounded(info.FullMethod) {
 					if err := checkLengths(req); err != nil {
 						return err
@@ -70,7 +70,7 @@ func interceptors(a *auth.Service, open *streams, sends *sync.WaitGroup, encrypt
 			return resp, err
 		}),
 		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-			return call(ss.Context(), a, logger, tracer, info.FullMethod, func(ctx context.Context) error {
+			return call(ss.Context(), a, trusted, logger, tracer, info.FullMethod, func(ctx context.Context) error {
 				leave, err := open.Enter(ctx)
 				if err != nil {
 					return err
@@ -120,7 +120,7 @@ func (s stream) Context() context.Context { return s.ctx }
 
 // call runs one RPC. It is authenticated before headers are sent: existing agents react to a
 // failure only when the call itself fails (grpc.md 2.6).
-func call(ctx context.Context, a *auth.Service, logger *slog.Logger, tracer *tracing.Tracer, method string, handle func(context.Context) error) (err error) {
+func call(ctx context.Context, a *auth.Service, trusted proxies, logger *slog.Logger, tracer *tracing.Tracer, method string, handle func(context.Context) error) (err error) {
 	start := time.Now()
 	var in admission
 	ctx, note := tracing.WithNote(ctx)
@@ -173,7 +173,7 @@ func call(ctx context.Context, a *auth.Service, logger *slog.Logger, tracer *tra
 				in.err = panicked(p)
 			}
 		}()
-		in.admit(ctx, a, method)
+		in.admit(ctx, a, trusted, method)
 	}()
 	<-admitted
 	if in.err != nil {
@@ -230,10 +230,11 @@ type admission struct {
 }
 
 // admit authenticates and authorizes a call.
-func (in *admission) admit(ctx context.Context, a *auth.Service, method string) {
+func (in *admission) admit(ctx context.Context, a *auth.Service, trusted proxies, method string) {
 	connection := uint64(0)
 	if p, ok := peer.FromContext(ctx); ok {
-		in.peer = p.Addr.String()
+		md, _ := metadata.FromIncomingContext(ctx)
+		in.peer = trusted.caller(p.Addr.String(), md)
 		if n, ok := p.AuthInfo.(numbered); ok {
 			connection = n.connection
 		}

@@ -47,7 +47,7 @@ func TestCall(t *testing.T) {
 		}
 		var log bytes.Buffer
 		ctx := peer.NewContext(context.Background(), &peer.Peer{Addr: addr})
-		err = call(ctx, open, slog.New(slog.NewTextHandler(&log, nil)), nil, c.method, c.handle)
+		err = call(ctx, open, nil, slog.New(slog.NewTextHandler(&log, nil)), nil, c.method, c.handle)
 		if s := status.Convert(err); s.Code() != c.code || !strings.Contains(s.Message(), c.text) || (c.text != "" && strings.Contains(s.Message(), "secret reason")) {
 			t.Errorf("got %v, want %v %q", err, c.code, c.text)
 		}

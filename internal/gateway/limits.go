@@ -31,6 +31,7 @@ const refusalTimeout = 100 * time.Millisecond
 type doorman struct {
 	net.Listener
 	most, mostOfAddress int                     // 0 for no limit
+	trusted             proxies                 // addresses that many people share
 	sorry               func(key string) string // what a refused connection is told; nil for nothing
 	refusals            *prometheus.CounterVec
 
@@ -39,8 +40,8 @@ type doorman struct {
 	address map[string]int // open ones by remote address
 }
 
-func newDoorman(l net.Listener, most, mostOfAddress int, sorry func(key string) string, refusals *prometheus.CounterVec) *doorman {
-	return &doorman{Listener: l, most: most, mostOfAddress: mostOfAddress, sorry: sorry, refusals: refusals, address: make(map[string]int)}
+func newDoorman(l net.Listener, most, mostOfAddress int, trusted proxies, sorry func(key string) string, refusals *prometheus.CounterVec) *doorman {
+	return &doorman{Listener: l, most: most, mostOfAddress: mostOfAddress, trusted: trusted, sorry: sorry, refusals: refusals, address: make(map[string]int)}
 }
 
 // Accept returns the next connection that may be open.
@@ -51,7 +52,7 @@ func (d *doorman) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		address := auth.Address(c.RemoteAddr().String())
-		key := d.enter(address)
+		key := d.enter(address, d.trusted.trustsPeer(c.RemoteAddr().String()))
 		if key == "" {
 			return &guest{Conn: c, door: d, address: address, ready: newReadiness(c)}, nil
 		}
@@ -64,14 +65,15 @@ func (d *doorman) Accept() (net.Conn, error) {
 	}
 }
 
-// enter counts a connection, or returns the key of the limit that it would break.
-func (d *doorman) enter(address string) (key string) {
+// enter counts a connection, or returns the key of the limit that it would break. An address
+// that is shared may have any number.
+func (d *doorman) enter(address string, shared bool) (key string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
 	case d.most > 0 && d.open >= d.most:
 		return keyConnections
-	case d.mostOfAddress > 0 && d.address[address] >= d.mostOfAddress:
+	case d.mostOfAddress > 0 && !shared && d.address[address] >= d.mostOfAddress:
 		return keyAddressConnections
 	}
 	d.open++

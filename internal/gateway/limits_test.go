@@ -28,7 +28,7 @@ func TestIdleConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	door := newDoorman(l, 1, 0, nil, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "refusals"}, []string{"limit"}))
+	door := newDoorman(l, 1, 0, nil, nil, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "refusals"}, []string{"limit"}))
 	defer door.Close()
 	client, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
