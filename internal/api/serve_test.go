@@ -63,6 +63,7 @@ func newFront(t *testing.T, routes ...ruled) *front {
 	f := &front{log: make(log, 100)}
 	reg := prometheus.NewRegistry()
 	f.API = New(Options{
+		Identity: &auth.Service{}, // an open gateway
 		Logger: slog.New(slog.NewJSONHandler(f.log, nil)), Registerer: reg, RequestBody: 100,
 		Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}), MetricsPath: "/metrics",
 		BaseURL: "https://Coven.example:8443", Pages: http.NotFoundHandler(),

@@ -36,7 +36,7 @@ const (
 	MaxOutput = 3 << 20
 	// MaxTools is how many tools a pack may have.
 	MaxTools = 512
-	// MaxPacks is how many packs there may be at once.
+	// MaxPacks is how many packs there may be at once, besides those of the gateway itself.
 	MaxPacks = 4096
 	// DefaultTimeout is how long a call may take of a tool that does not say; MaxTimeout is the
 	// longest that a tool gets, whatever it says.

@@ -51,6 +51,7 @@ type Registry struct {
 
 	mu      sync.Mutex // never held during a call
 	packs   map[string]*Registration
+	others  int // packs that are not the gateway's own
 	tools   map[string]*tool
 	changed []func() // fixed before the first pack is added
 }
@@ -212,10 +213,13 @@ func (r *Registry) add(reg *Registration, p Pack, ready []*tool, rejected []Reje
 	switch {
 	case r.packs[p.ID] != nil:
 		return nil, fault.New(fault.Exists, "pack %s already registered", p.ID)
-	case len(r.packs) >= MaxPacks:
+	case p.Kind != Builtin && r.others >= MaxPacks:
 		return nil, fault.New(fault.Limited, "there are %d packs; there cannot be more", MaxPacks)
 	}
 	r.packs[p.ID] = reg
+	if p.Kind != Builtin {
+		r.others++
+	}
 	return r.enter(reg, ready, rejected), nil
 }
 
@@ -261,6 +265,9 @@ func (reg *Registration) Remove() {
 	}
 	reg.removed = true
 	delete(r.packs, reg.pack.ID)
+	if reg.pack.Kind != Builtin {
+		r.others--
+	}
 	tools := len(reg.tools)
 	for _, name := range reg.tools {
 		delete(r.tools, name)

@@ -35,7 +35,7 @@ func (x *server) start(ctx context.Context) (*process, error) {
 	c := x.config
 	cmd := exec.Command(c.Command[0], c.Command[1:]...)
 	cmd.Dir = c.Dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	ownGroup(cmd)
 	cmd.Env = []string{}
 	for _, name := range inherited {
 		if v, ok := os.LookupEnv(name); ok {
@@ -96,9 +96,6 @@ func (w writer) Write(b []byte) (int, error) {
 	}
 	return w.File.Write(b)
 }
-
-// signal sends a signal to the program and its children.
-func (p *process) signal(s syscall.Signal) { _ = syscall.Kill(-p.cmd.Process.Pid, s) } // they may be gone
 
 // stop has the program end, and waits until it has.
 func (p *process) stop() {
