@@ -64,7 +64,7 @@ func newFront(t *testing.T, routes ...ruled) *front {
 	reg := prometheus.NewRegistry()
 	f.API = New(Options{
 		Identity: &auth.Service{}, // an open gateway
-		Logger: slog.New(slog.NewJSONHandler(f.log, nil)), Registerer: reg, RequestBody: 100,
+		Logger:   slog.New(slog.NewJSONHandler(f.log, nil)), Registerer: reg, RequestBody: 100,
 		Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}), MetricsPath: "/metrics",
 		BaseURL: "https://Coven.example:8443", Pages: http.NotFoundHandler(),
 		Admit: func(r *http.Request, rule auth.Rule) (context.Context, func(), error) {
