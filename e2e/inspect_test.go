@@ -59,8 +59,8 @@ func (w *window) shows(text string) {
 	w.await(fmt.Sprintf("document.querySelector('main')?.innerText.includes(%q)", text))
 }
 
-// fill writes into the field with a label, or chooses there.
-func (w *window) fill(label, value string) {
+// fillLabel writes into the field with a label, or chooses there.
+func (w *window) fillLabel(label, value string) {
 	w.t.Helper()
 	find := fmt.Sprintf(`[...document.querySelectorAll('label')].filter(l => l.innerText.trim() == %q).map(l => document.getElementById(l.htmlFor)).find(e => e && !e.closest('dialog:not([open])'))`, label)
 	w.await(find)
@@ -106,19 +106,19 @@ func TestInspect(t *testing.T) {
 	g := w.g
 	t.Run("a tool is tried", func(t *testing.T) {
 		w.goTo("tools", "log_entry")
-		w.fill("Search", "todo_add")
+		w.fillLabel("Search", "todo_add")
 		w.await("document.querySelectorAll('main table')[0].tBodies[0].rows.length == 1")
 		w.press("todo_add")
 		w.shows("Try it")
 		w.press("Call")
 		w.shows("This is required")
 		w.await(`[...document.querySelectorAll('main select option')].some(o => o.value == 'demo')`)
-		w.fill("Agent", "demo")
-		w.fill("description *", "feed the cat")
-		w.fill("priority", "low")
+		w.fillLabel("Agent", "demo")
+		w.fillLabel("description *", "feed the cat")
+		w.fillLabel("priority", "low")
 		w.press("Call")
 		w.shows("It worked")
-		w.fill("due_date", "never")
+		w.fillLabel("due_date", "never")
 		w.refused(true)
 		w.press("Call")
 		w.shows("It failed")
@@ -133,12 +133,12 @@ func TestInspect(t *testing.T) {
 	})
 	t.Run("threads and events", func(t *testing.T) {
 		w.goTo("threads", "kingfishers")
-		w.fill("Search in what was said", "kingfish")
+		w.fillLabel("Search in what was said", "kingfish")
 		eval[bool](w, "document.querySelector('main form[role=search]').requestSubmit() ?? true")
 		w.await("document.querySelector('main mark')")
 		eval[bool](w, "document.querySelector('main mark').closest('a').click() ?? true")
 		w.await("document.querySelector('.events .wanted') && new URLSearchParams(location.search).get('event')")
-		w.fill("Kind of event", "done")
+		w.fillLabel("Kind of event", "done")
 		w.await("[...document.querySelectorAll('.event-head code')].every(c => c.innerText == 'done')")
 		eval[bool](w, "document.querySelector('.events details').open = true")
 		w.await(`document.querySelector('.events .raw')?.innerText.includes('"type": "done"')`)
@@ -151,8 +151,8 @@ func TestInspect(t *testing.T) {
 		eval[bool](w, `[...document.querySelectorAll('main button')].filter(b => b.innerText.trim() == 'CSV')[1].dispatchEvent(new MouseEvent('click', {bubbles: true}))`)
 		w.await(`window.csv?.startsWith('agent,total_input') && window.csv.includes('\r\ndemo,')`)
 		w.goTo("usage", "Tokens by day")
-		w.fill("From", "2001-01-01")
-		w.fill("To, in UTC", "2001-01-02")
+		w.fillLabel("From", "2001-01-01")
+		w.fillLabel("To, in UTC", "2001-01-02")
 		w.shows("No tokens were reported")
 	})
 	t.Run("health and settings", func(t *testing.T) {
