@@ -27,7 +27,7 @@ func administrator(t *testing.T) (*window, auth.Principal) {
 	return w, p
 }
 
-func (w *window) visit(page string) {
+func (w *window) visitAdmin(page string) {
 	w.t.Helper()
 	run(w.t, w.ctx, chromedp.Navigate(w.g.URL+"/admin/"+page))
 	w.await("document.querySelector('.content .card, .content .table-box, .content .empty') && !document.querySelector('.content .skeleton')")
@@ -63,7 +63,7 @@ func (w *window) sees(text string) {
 // no page until it is revealed.
 func TestAdministration(t *testing.T) {
 	w, me := administrator(t)
-	w.visit("principals")
+	w.visitAdmin("principals")
 	w.sees("Olga")
 	w.press("New principal")
 	w.enter("Name", "Robot")
@@ -77,7 +77,7 @@ func TestAdministration(t *testing.T) {
 	w.confirm("Revoke")
 	w.sees("Robot is revoked")
 
-	w.visit("tokens")
+	w.visitAdmin("tokens")
 	w.press("New token")
 	w.await("document.querySelectorAll('dialog[open] select option').length > 6")
 	w.enter("Belongs to", me.ID)
@@ -89,7 +89,7 @@ func TestAdministration(t *testing.T) {
 	w.confirm("Revoke")
 	w.await("document.querySelector('tbody').innerText.includes('revoked')")
 
-	w.visit("secrets")
+	w.visitAdmin("secrets")
 	w.press("New secret")
 	w.enter("Name", "KEY")
 	w.enter("Value", "hush-hush")
@@ -109,7 +109,7 @@ func TestAdministration(t *testing.T) {
 	if err := w.g.Identity().TransferAgent(gatewaytest.Ctx(), "worker", me.ID); err != nil {
 		t.Fatal(err)
 	}
-	w.visit("bindings")
+	w.visitAdmin("bindings")
 	w.press("New binding")
 	w.enter("Frontend", "matrix")
 	w.enter("Channel", "!room")
@@ -120,7 +120,7 @@ func TestAdministration(t *testing.T) {
 	w.confirm("Delete")
 	w.sees("No channel is bound")
 
-	w.visit("users")
+	w.visitAdmin("users")
 	w.press("Invite somebody")
 	w.enter("Note", "Ada")
 	w.confirm("Invite somebody")
@@ -130,7 +130,7 @@ func TestAdministration(t *testing.T) {
 	w.confirm("Revoke")
 	w.await("document.querySelector('tbody')?.innerText.includes('revoked')")
 
-	w.visit("audit")
+	w.visitAdmin("audit")
 	w.sees("Yes: ")
 }
 
@@ -139,7 +139,7 @@ func TestAdministration(t *testing.T) {
 func TestAdministrationAccessible(t *testing.T) {
 	w, _ := administrator(t)
 	for _, page := range adminPages {
-		w.visit(page)
+		w.visitAdmin(page)
 		w.accessible("admin/" + page)
 		w.size(390, 800)
 		if wide := eval[int](w, "document.documentElement.scrollWidth"); wide > 390 {
@@ -160,7 +160,7 @@ func TestScreenshotsOfAdministration(t *testing.T) {
 	}
 	w, _ := administrator(t)
 	for _, page := range adminPages {
-		w.visit(page)
+		w.visitAdmin(page)
 		w.shoot(dir, "admin-"+page)
 	}
 }
