@@ -225,6 +225,7 @@ func TestOtherAnswers(t *testing.T) {
 		{"DELETE", "/api/bindings?frontend=slack&channel_id=c", ""},
 		{"POST", "/api/bindings", `{"frontend":"slack","channel_id":"c","agent_id":"x"}`},
 		{"GET", "/api/board/x", ""},
+		{"DELETE", "/api/admin/oauth/grants/x", ""},
 		{"GET", "/api/admin/principals/x", ""},
 		{"PATCH", "/api/admin/principals/x", `{"display_name":"new"}`},
 		{"DELETE", "/api/admin/principals/x", ""},

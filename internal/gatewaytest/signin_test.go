@@ -132,6 +132,15 @@ func TestFirstOwner(t *testing.T) {
 		if l := link(); l != "" {
 			t.Error("there is another link: " + l)
 		}
+		var me struct {
+			ID string `json:"principal_id"`
+		}
+		if err := json.Unmarshal([]byte(a.expect(200, "GET", "/api/me", "")), &me); err != nil {
+			t.Fatal(err)
+		}
+		if got := a.expect(409, "DELETE", "/api/admin/users/"+me.ID, ""); !strings.Contains(got, "you cannot delete yourself") {
+			t.Error(got)
+		}
 		a.expect(400, "PUT", "/api/me/password", `{"password":"short"}`)
 		a.expect(400, "PUT", "/api/me/password", `{"password":"passwordpassword"}`)
 		a.expect(204, "PUT", "/api/me/password", `{"password":"a long word and another"}`)
