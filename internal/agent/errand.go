@@ -52,6 +52,9 @@ type errandsOf struct {
 func (e *errands) start(c *Conn, id string, call func(context.Context) *pb.ServerMessage) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.closed {
+		return // the stream is about to end
+	}
 	o := e.of[c.info.ID]
 	if o == nil || o.conn != c {
 		e.drop(o, errAway) // somebody else's
@@ -60,9 +63,6 @@ func (e *errands) start(c *Conn, id string, call func(context.Context) *pb.Serve
 			e.of = make(map[string]*errandsOf)
 		}
 		e.of[o.agentID] = o
-	}
-	if e.closed {
-		return // the stream is about to end
 	}
 	o.forget(id) // of an earlier call
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(c.ctx))

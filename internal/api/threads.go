@@ -32,17 +32,23 @@ func (a *API) listThreads(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return orGone(r.Context(), err)
 	}
-	out := fields{"has_more": len(threads) > n}
-	if len(threads) > n {
-		threads = threads[:n]
-		out["next_cursor"] = toCursor(threads[n-1].Activity)
+	return writeJSON(w, http.StatusOK, pageOf("threads", threads, n, threadFields, func(t conversation.Thread) int64 { return t.Activity }))
+}
+
+// pageOf is a page of n rows, of which one more was asked for to see whether there are more. position is what
+// the next page begins behind.
+func pageOf[T any](name string, rows []T, n int, show func(T) fields, position func(T) int64) fields {
+	out := fields{"has_more": len(rows) > n}
+	if len(rows) > n {
+		rows = rows[:n]
+		out["next_cursor"] = toCursor(position(rows[n-1]))
 	}
-	list := make([]fields, len(threads))
-	for i, t := range threads {
-		list[i] = threadFields(t)
+	list := make([]fields, len(rows))
+	for i, row := range rows {
+		list[i] = show(row)
 	}
-	out["threads"] = list
-	return writeJSON(w, http.StatusOK, out)
+	out[name] = list
+	return out
 }
 
 func threadFields(t conversation.Thread) fields {
@@ -104,17 +110,7 @@ func (a *API) threadTurns(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return orGone(r.Context(), err)
 	}
-	out := fields{"has_more": len(turns) > n}
-	if len(turns) > n {
-		turns = turns[:n]
-		out["next_cursor"] = toCursor(turns[n-1].First)
-	}
-	list := make([]fields, len(turns))
-	for i, t := range turns {
-		list[i] = turnFields(t)
-	}
-	out["turns"] = list
-	return writeJSON(w, http.StatusOK, out)
+	return writeJSON(w, http.StatusOK, pageOf("turns", turns, n, turnFields, func(t conversation.Turn) int64 { return t.First }))
 }
 
 // threadMessages is the newest part of a thread's history in ascending order. Any id names a thread,

@@ -136,8 +136,14 @@ func (u UserQuestion) check() error {
 func (s *Service) working(agentID, turnID string) (newest *liveTurn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if turnID != "" {
+		if t := s.open[turnID]; t != nil && t.feed.agentID == agentID && !t.waiting {
+			return t
+		}
+		return nil
+	}
 	for _, t := range s.open {
-		if t.feed.agentID != agentID || t.waiting || turnID != "" && t.id != turnID {
+		if t.feed.agentID != agentID || t.waiting {
 			continue
 		}
 		if newest == nil || t.begins > newest.begins {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,13 +28,7 @@ func TestCrashResume(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills processes")
 	}
-	n := resumeRounds
-	if s := os.Getenv("COVEN_RESUME_ROUNDS"); s != "" {
-		var err error
-		if n, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	n := roundsOf(t, "COVEN_RESUME_ROUNDS", resumeRounds)
 	p := newProcess(t)
 	p.start()
 	ctx, stop := context.WithCancel(context.Background())

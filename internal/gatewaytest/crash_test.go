@@ -27,19 +27,27 @@ import (
 // rounds is how often TestCrash kills the gateway; COVEN_CRASH_ROUNDS changes it.
 const rounds = 8
 
+// roundsOf is how often to do something: as an environment variable says, if it does.
+func roundsOf(t *testing.T, variable string, standard int) int {
+	t.Helper()
+	s := os.Getenv(variable)
+	if s == "" {
+		return standard
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // TestCrash kills a real gateway process at random moments under load. Whatever any client saw is
 // there afterwards, under the same number; every turn ends once; no message reaches an agent twice.
 func TestCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills processes")
 	}
-	n := rounds
-	if s := os.Getenv("COVEN_CRASH_ROUNDS"); s != "" {
-		var err error
-		if n, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	n := roundsOf(t, "COVEN_CRASH_ROUNDS", rounds)
 	p := newProcess(t)
 	p.start()
 	ctx, stop := context.WithCancel(context.Background())

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -525,23 +524,7 @@ func TestLiteralsAreTrailersOnly(t *testing.T) {
 // web makes a request over HTTP.
 func (g *Gateway) web(method, path, body string, header ...string) (*http.Response, string) {
 	g.t.Helper()
-	req, err := http.NewRequest(method, g.URL+path, strings.NewReader(body))
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	resp, err := g.Client.Do(req)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	return resp, string(b)
+	return g.request(method, path, "", body, header...)
 }
 
 // TestLiteralsOfHTTP: http.md 1.5.

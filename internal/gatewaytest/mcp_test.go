@@ -50,25 +50,8 @@ func (g *Gateway) post(path, body string, header ...string) (int, http.Header, s
 
 func (g *Gateway) mcp(ctx context.Context, method, path, body string, header ...string) (int, http.Header, string) {
 	g.t.Helper()
-	req, err := http.NewRequestWithContext(ctx, method, g.URL+path, strings.NewReader(body))
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "*/*")
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	resp, err := g.Client.Do(req)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	return resp.StatusCode, resp.Header, strings.TrimSpace(string(b))
+	resp, b := g.do(ctx, method, path, body, append([]string{"Content-Type", "application/json", "Accept", "*/*"}, header...)...)
+	return resp.StatusCode, resp.Header, strings.TrimSpace(b)
 }
 
 // slowTool waits until it is told to end, and says how.

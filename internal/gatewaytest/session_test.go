@@ -1,6 +1,7 @@
 package gatewaytest
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -16,12 +17,18 @@ import (
 // request sends a request with a token, unless that is empty, and returns the answer and its body.
 func (g *Gateway) request(method, path, token, body string, header ...string) (*http.Response, string) {
 	g.t.Helper()
-	req, err := http.NewRequest(method, g.URL+path, strings.NewReader(body))
+	if token != "" {
+		header = append([]string{"Authorization", "Bearer " + token}, header...)
+	}
+	return g.do(context.Background(), method, path, body, header...)
+}
+
+// do sends a request with headers, given as names and values; of those with one name the last counts.
+func (g *Gateway) do(ctx context.Context, method, path, body string, header ...string) (*http.Response, string) {
+	g.t.Helper()
+	req, err := http.NewRequestWithContext(ctx, method, g.URL+path, strings.NewReader(body))
 	if err != nil {
 		g.t.Fatal(err)
-	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
