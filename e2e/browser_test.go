@@ -69,7 +69,7 @@ func TestEventSource(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		done <- agent.Run(running, agent.Options{
-			Server: g.GRPCAddr(), ID: "a", Logger: slog.New(slog.DiscardHandler), Handler: agent.HandlerFunc(count),
+			Server: g.GRPCAddr(), ID: "a", Logger: slog.New(slog.DiscardHandler), Handler: agent.HandlerFunc(count), NoResume: true,
 			BackoffMin: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond,
 			OnWelcome: func(agent.Welcome) { welcome <- struct{}{} },
 		})

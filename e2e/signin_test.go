@@ -204,6 +204,7 @@ func TestInviteWithPassword(t *testing.T) {
 		said := eval[string](w, "document.querySelector('[role=alert]').innerText")
 		if strings.Contains(said, "too many attempts") {
 			w.await("[...document.querySelectorAll('button:disabled')].some(b => b.innerText.startsWith('Wait '))")
+			w.await("[...document.querySelectorAll('button:disabled')].some(b => b.innerText == 'Wait 1 second')")
 			w.await("!document.querySelector('[role=alert]')") // the wait is over
 			break
 		}
